@@ -1,0 +1,57 @@
+# The two commands for a newcomer: `make demo` and `make test`. Everything happens in .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types contracts format lock build check clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "nightshift needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' || { \
+	  echo "Python's venv module is missing. On Debian: apt-get install python3-venv"; exit 2; }
+	@echo "Building $(VENV) (once) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY)  ## Emulated clouds, embedded PostgreSQL, the real pipeline; nothing to configure
+	@$(BIN)/nightshift demo
+
+test: $(READY)  ## All tests, against a real PostgreSQL
+	@$(BIN)/pytest -n 2
+
+lint: $(READY)  ## Style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)  ## mypy, strict
+	@$(BIN)/mypy
+
+contracts: $(READY)  ## Which room may import which
+	@$(BIN)/lint-imports
+
+format: $(READY)  ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+check: lint types contracts test  ## All that CI runs
+
+lock:  ## Pin every dependency anew in requirements.lock
+	@$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet uv
+	@$(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --extra dev --upgrade \
+	  --output-file requirements.lock pyproject.toml 
+	@rm -rf $(VENV)-lock
+
+build: $(READY)  ## Wheel and source archive in dist/
+	@$(BIN)/python -m build --quiet
+
+clean:  ## Remove what the targets above made
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,35 @@
+"""Frozen values that every room may know. No I/O, no logging, no clock."""
+
+from sync.model.batch import (
+    Batch,
+    ColumnValues,
+    Interval,
+    Progress,
+    Record,
+    Reject,
+    Rows,
+    StreamKey,
+    Update,
+)
+from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
+from sync.model.table import Head, PgType, Table
+
+__all__ = [
+    "Batch",
+    "ColumnValues",
+    "Head",
+    "Interval",
+    "PgType",
+    "Progress",
+    "Record",
+    "Reject",
+    "Rows",
+    "RunOutcome",
+    "StreamKey",
+    "StreamState",
+    "Table",
+    "Tally",
+    "Task",
+    "Traffic",
+    "Update",
+]

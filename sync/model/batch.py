@@ -1,0 +1,151 @@
+"""What flows from a source to the sink: frozen values, complete in themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from sync.model.table import Head, Table
+
+ColumnValues: TypeAlias = "np.ndarray[Any, Any] | Sequence[Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A half-open stretch of time, ``[start, end)``, both in UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        if self.start >= self.end:
+            raise ValueError(f"an interval needs start < end, got {self.start} and {self.end}")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of one table, column by column.
+
+    Attributes:
+        table: Where they belong.
+        values: One entry a column, all of one length. A numeric column is a numpy array (no NULLs) or a
+            sequence that may hold None; timestamps are ``datetime64[us]`` in UTC; a column of arrays is a
+            sequence of numpy arrays or None.
+    """
+
+    table: Table
+    values: tuple[ColumnValues, ...]
+
+    def __post_init__(self) -> None:
+        lengths = {len(column) for column in self.values}
+        if len(self.values) != len(self.table.columns) or len(lengths) > 1:
+            raise ValueError(f"ragged rows for {self.table.name}: {len(self.values)} columns of {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.values[0]) if self.values else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One version of one thing that a vendor holds: its row, and all rows that belong to it.
+
+    Attributes:
+        head: The table family that it belongs to.
+        row: The head table's columns by name; a missing one is NULL.
+        details: Rows of the owned tables. Owned tables that are not mentioned end up empty for this key.
+        size: How many source items it stands for in the ledger.
+    """
+
+    head: Head
+    row: Mapping[str, Any]
+    details: tuple[Rows, ...] = ()
+    size: int = 1
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The values of the head's key columns."""
+        return tuple(self.row[column] for column in self.head.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """An item that could not become a row, kept with its reason instead of being dropped.
+
+    Attributes:
+        record_key: The record that it belongs to (``"1001/1431835725"``); when that record is stored
+            again without this reject, the reject is resolved.
+        item_key: What exactly was rejected; unique within an account.
+        reason: One sentence for a person.
+        payload: The offending item as JSON, shortened, free of addresses and tokens.
+        counts: False for a note about an item that was stored all the same (an unknown time zone).
+    """
+
+    record_key: str
+    item_key: str
+    reason: str
+    payload: Any = None
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """What progress is kept for: one stream of one account of one source."""
+
+    source: str
+    account: str
+    stream: str
+
+    def __str__(self) -> str:
+        return f"{self.source}/{self.account}/{self.stream}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a batch proves, stored in the batch's own transaction.
+
+    Attributes:
+        cursor: The stream's new cursor; None leaves it alone.
+        cursor_was: The cursor that the work began with. If another process has moved it since, the new one
+            is not stored: the rows are, and reading them again costs little.
+        covered: Time whose items have all been read.
+        uncovered: Time that shall be read again; taken away before ``covered`` is added.
+    """
+
+    cursor: Mapping[str, Any] | None = None
+    cursor_was: Mapping[str, Any] | None = None
+    covered: tuple[Interval, ...] = ()
+    uncovered: tuple[Interval, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the sink commits in one transaction: rows, rejects and progress, together or not at all.
+
+    Attributes:
+        stream: The stream whose progress this is.
+        records: Versions to store. When two share a key, the last one that the guard lets through stays.
+        updates: Single rows without a version, replaced by key (state that only this stream writes).
+        rejects: Items that could not become rows.
+        progress: What is proved once this batch is stored.
+        learned: Hints about the vendor, by name; safe to delete.
+    """
+
+    stream: StreamKey
+    records: tuple[Record, ...] = ()
+    updates: tuple[Update, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+    progress: Progress | None = None
+    learned: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One unversioned row, inserted or replaced by its key columns."""
+
+    table: Table
+    key: tuple[str, ...]
+    row: Mapping[str, Any]

@@ -1,0 +1,76 @@
+"""What is asked for, how far a stream is, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Literal, Self
+
+from sync.model.batch import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a person or a schedule asks of a source.
+
+    Attributes:
+        kind: ``once`` reads what is new (all history on an empty warehouse); ``backfill`` reads history.
+        since: Where a backfill begins; None means the source's own beginning.
+        until: Where it ends; None means now.
+        reload: Read again what is already covered.
+    """
+
+    kind: Literal["once", "backfill"]
+    since: datetime | None = None
+    until: datetime | None = None
+    reload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """A stream's progress as the warehouse has it: the only thing that travels back to a source."""
+
+    cursor: Mapping[str, Any] | None = None
+    coverage: tuple[Interval, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The ledger's five outcomes; ``read`` is their sum."""
+
+    stored: int = 0
+    unchanged: int = 0
+    superseded: int = 0
+    duplicate: int = 0
+    rejected: int = 0
+
+    @property
+    def read(self) -> int:
+        """Items that came from the source."""
+        return self.stored + self.unchanged + self.superseded + self.duplicate + self.rejected
+
+    def __add__(self, other: Self) -> Tally:
+        return Tally(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What talking to a vendor has cost so far."""
+
+    requests: int = 0
+    received_bytes: int = 0
+
+    def __sub__(self, other: Self) -> Traffic:
+        return Traffic(self.requests - other.requests, self.received_bytes - other.received_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How one account's run ended; ``error`` is None when all that could be done was done."""
+
+    source: str
+    account: str
+    tally: Tally
+    traffic: Traffic
+    error: Exception | None = None
