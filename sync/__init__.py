@@ -1,0 +1,1 @@
+"""nightshift: copies what two sensor clouds hold into PostgreSQL, completely."""

@@ -11,6 +11,7 @@ from sync.model.batch import (
     StreamKey,
     Update,
 )
+from sync.model.intervals import gaps, length
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
 from sync.model.table import Head, PgType, Table
 
@@ -32,4 +33,6 @@ __all__ = [
     "Task",
     "Traffic",
     "Update",
+    "gaps",
+    "length",
 ]

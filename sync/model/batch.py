@@ -56,6 +56,7 @@ class Record:
     Attributes:
         head: The table family that it belongs to.
         row: The head table's columns by name; a missing one is NULL.
+            JSON columns hold JSON text.
         details: Rows of the owned tables. Owned tables that are not mentioned end up empty for this key.
         size: How many source items it stands for in the ledger.
     """
@@ -69,6 +70,11 @@ class Record:
     def key(self) -> tuple[Any, ...]:
         """The values of the head's key columns."""
         return tuple(self.row[column] for column in self.head.key)
+
+    @property
+    def label(self) -> str:
+        """The key as text, as in ``Reject.record_key``: ``"1001/1431835725"``."""
+        return "/".join(str(part) for part in self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +119,23 @@ class Progress:
             is not stored: the rows are, and reading them again costs little.
         covered: Time whose items have all been read.
         uncovered: Time that shall be read again; taken away before ``covered`` is added.
+        checked: The stream is up to date as of this batch: a successful check ends with it.
     """
 
     cursor: Mapping[str, Any] | None = None
     cursor_was: Mapping[str, Any] | None = None
     covered: tuple[Interval, ...] = ()
     uncovered: tuple[Interval, ...] = ()
+    checked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One unversioned row, inserted or replaced by its key columns."""
+
+    table: Table
+    key: tuple[str, ...]
+    row: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +149,7 @@ class Batch:
         rejects: Items that could not become rows.
         progress: What is proved once this batch is stored.
         learned: Hints about the vendor, by name; safe to delete.
+        read: How many source items came in. The sink accounts for each of them.
     """
 
     stream: StreamKey
@@ -140,12 +158,4 @@ class Batch:
     rejects: tuple[Reject, ...] = ()
     progress: Progress | None = None
     learned: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """One unversioned row, inserted or replaced by its key columns."""
-
-    table: Table
-    key: tuple[str, ...]
-    row: Mapping[str, Any]
+    read: int = 0

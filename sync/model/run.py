@@ -37,8 +37,13 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The ledger's five outcomes; ``read`` is their sum."""
+    """The ledger of items: what came in, and what became of each.
 
+    ``read`` is counted where answers are decoded, the other five where rows are written, so that a
+    difference would show.
+    """
+
+    read: int = 0
     stored: int = 0
     unchanged: int = 0
     superseded: int = 0
@@ -46,8 +51,8 @@ class Tally:
     rejected: int = 0
 
     @property
-    def read(self) -> int:
-        """Items that came from the source."""
+    def accounted_for(self) -> int:
+        """Items whose fate is known; equal to ``read`` unless something was lost."""
         return self.stored + self.unchanged + self.superseded + self.duplicate + self.rejected
 
     def __add__(self, other: Self) -> Tally:

@@ -1,0 +1,180 @@
+"""Runs the accounts of a source side by side, each account's units in the order of its plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import structlog
+
+from sync.errors import StorageUnavailable, SyncError
+from sync.model import Batch, RunOutcome, Tally, Task, Traffic
+from sync.ports import Ledger, Observer, Sink, Source, Unit
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Everything that a run needs beside its source.
+
+    Attributes:
+        sink: Where batches go.
+        ledger: Where runs are written down.
+        observer: Who is told.
+        redact: Takes secrets out of texts that are kept.
+        parallel_accounts: Accounts of one source that are worked on at once.
+        parallel_units: Units of one account that are worked on at once, where they are independent.
+    """
+
+    sink: Sink
+    ledger: Ledger
+    observer: Observer
+    redact: Callable[[str], str] = str
+    parallel_accounts: int = 4
+    parallel_units: int = 4
+
+    async def run(self, source: Source, task: Task, accounts: Sequence[str]) -> list[RunOutcome]:
+        """Do a task for some accounts of a source.
+
+        An account that fails stops alone; its outcome carries the error. Cancelling ends every unit after
+        at most the batch that is being committed, which is stored or not, whole.
+        """
+        places = asyncio.Semaphore(self.parallel_accounts)
+
+        async def one(account: str) -> RunOutcome:
+            async with places:
+                with structlog.contextvars.bound_contextvars(source=source.name, account=account):
+                    return await _Run(self, source, account, task).execute()
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(account), name=f"{source.name}/{account}") for account in accounts]
+        return [task.result() for task in tasks]
+
+
+class _Run:
+    """One account's run, from its ledger row's opening to its closing."""
+
+    def __init__(self, engine: Engine, source: Source, account: str, task: Task) -> None:
+        self._engine, self._source, self._account, self._task = engine, source, account, task
+        self._tally = Tally()
+        self._traffic_before = source.traffic(account)
+        self._run = 0
+
+    async def execute(self) -> RunOutcome:
+        try:
+            self._run = await self._engine.ledger.begin(self._source.name, self._account, self._task)
+        except SyncError as error:
+            return self._outcome(error)
+        with structlog.contextvars.bound_contextvars(run=self._run):
+            return await self._watched()
+
+    async def _watched(self) -> RunOutcome:
+        log.info("run.started", task=self._task.kind)
+        try:
+            outcome = self._outcome(await self._work())
+        except asyncio.CancelledError:
+            await self._close(self._outcome(None), "interrupted")
+            raise
+        await self._close(outcome, "failed" if outcome.error else "done")
+        self._engine.observer.finished(outcome)
+        return outcome
+
+    async def _work(self) -> Exception | None:
+        """Run the plan to its end or to its first failure."""
+        try:
+            async with aclosing(self._source.plan(self._account, self._task)) as plan:
+                async for units in plan:
+                    self._engine.observer.planned(self._source.name, self._account, units)
+                    if error := await self._run_group(units):
+                        return error
+        except SyncError as error:
+            return error
+        except Exception as error:  # a defect in one account must not stop the others
+            log.exception("run.defect")
+            return error
+        return None
+
+    async def _run_group(self, units: Sequence[Unit]) -> Exception | None:
+        places = asyncio.Semaphore(self._engine.parallel_units)
+        errors: list[Exception] = []
+
+        async def one(unit: Unit) -> None:
+            async with places:
+                if not errors:  # after a failure nothing new is begun
+                    await self._run_unit(unit, errors)
+
+        async with asyncio.TaskGroup() as group:
+            for unit in units:
+                group.create_task(one(unit), name=unit.label)
+        return errors[0] if errors else None
+
+    async def _run_unit(self, unit: Unit, errors: list[Exception]) -> None:
+        with structlog.contextvars.bound_contextvars(unit=unit.label):
+            try:
+                async with aclosing(unit.batches()) as batches:
+                    async for batch in batches:
+                        await self._commit(unit, batch)
+            except SyncError as error:
+                await self._note_failure(unit, error)
+                errors.append(error)
+            except Exception as error:
+                log.exception("unit.defect")
+                await self._note_failure(unit, error)
+                errors.append(error)
+
+    async def _commit(self, unit: Unit, batch: Batch) -> None:
+        batch = self._redacted(batch)
+        tally = await self._engine.sink.commit(self._run, batch)
+        self._tally += tally
+        if tally.read != tally.accounted_for:
+            raise AssertionError(f"a batch of {unit.label} does not add up: {tally}")
+        log.debug("batch.committed", read=tally.read, stored=tally.stored, rejected=tally.rejected)
+        for reject in batch.rejects:
+            log.warning("item.rejected", item=reject.item_key, reason=reject.reason)
+        self._engine.observer.committed(self._source.name, self._account, unit, batch, tally)
+
+    def _redacted(self, batch: Batch) -> Batch:
+        """Rejects are texts from outside: no secret may travel in them."""
+        redact = self._engine.redact
+        rejects = tuple(
+            replace(reject, reason=redact(reject.reason), payload=_map_text(reject.payload, redact))
+            for reject in batch.rejects
+        )
+        return replace(batch, rejects=rejects)
+
+    async def _note_failure(self, unit: Unit, error: Exception) -> None:
+        message = self._message(error)
+        log.error("unit.failed", error=message, kind=type(error).__name__)
+        try:
+            await self._engine.ledger.failed(unit.stream, message)
+        except StorageUnavailable:  # then it is the failure, and is reported as such
+            log.warning("ledger.unavailable")
+
+    async def _close(self, outcome: RunOutcome, verdict: str) -> None:
+        error = self._message(outcome.error) if outcome.error else None
+        log.info("run.finished", outcome=verdict, read=outcome.tally.read, stored=outcome.tally.stored)
+        try:
+            await self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error)
+        except StorageUnavailable:
+            log.warning("ledger.unavailable")
+
+    def _outcome(self, error: Exception | None) -> RunOutcome:
+        traffic: Traffic = self._source.traffic(self._account) - self._traffic_before
+        return RunOutcome(self._source.name, self._account, self._tally, traffic, error)
+
+    def _message(self, error: Exception) -> str:
+        return self._engine.redact(str(error) or type(error).__name__)
+
+
+def _map_text(value: object, change: Callable[[str], str]) -> object:
+    match value:
+        case str():
+            return change(value)
+        case list():
+            return [_map_text(part, change) for part in value]
+        case dict():
+            return {change(key): _map_text(part, change) for key, part in value.items()}
+    return value

@@ -1,0 +1,31 @@
+"""Arithmetic on stretches of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+
+from sync.model.batch import Interval
+
+
+def gaps(span: Interval, covered: Iterable[Interval]) -> Iterator[Interval]:
+    """The parts of ``span`` that are not covered, oldest first.
+
+    Args:
+        span: The time that is wanted.
+        covered: Intervals in any order; they may overlap.
+    """
+    reached = span.start
+    for part in sorted(covered, key=lambda interval: interval.start):
+        if part.start >= span.end:
+            break
+        if part.start > reached:
+            yield Interval(reached, part.start)
+        reached = max(reached, part.end)
+    if reached < span.end:
+        yield Interval(reached, span.end)
+
+
+def length(intervals: Iterable[Interval]) -> timedelta:
+    """How long disjoint intervals are together."""
+    return sum((part.end - part.start for part in intervals), timedelta())

@@ -1,0 +1,99 @@
+"""What the rooms expect of each other: narrow protocols, implemented elsewhere.
+
+A *source* plans *units* of work. A unit is a stream of *batches*. The *sink* commits one batch in one
+transaction. What travels back to a source is read through ``Warehouse``: progress, hints, and which of its
+own items are still due.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, Protocol
+
+from sync.model import Batch, RunOutcome, StreamKey, StreamState, Tally, Task, Traffic
+
+
+class Unit(Protocol):
+    """One piece of work that can be run again at any time: an account's window, a session, a blob."""
+
+    @property
+    def stream(self) -> StreamKey:
+        """The stream whose progress the unit moves."""
+
+    @property
+    def label(self) -> str:
+        """What a person would call it, for logs and progress."""
+
+    def batches(self) -> AsyncGenerator[Batch, None]:
+        """Talk to the vendor; yield what shall be committed, in order."""
+
+
+class Source(Protocol):
+    """One vendor."""
+
+    @property
+    def name(self) -> str:
+        """The vendor's short name, as in ``[beddit]``."""
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The configured accounts."""
+
+    def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Plan an account's work as groups of units.
+
+        The units of one group do not depend on each other and may run side by side. The next group is
+        planned only when the last one has been committed, from what the warehouse then says.
+        """
+
+    def traffic(self, account: str) -> Traffic:
+        """What the account's requests have cost since the process began."""
+
+    async def aclose(self) -> None:
+        """Close connections."""
+
+
+class Sink(Protocol):
+    """Where batches go."""
+
+    async def commit(self, run: int, batch: Batch) -> Tally:
+        """Store a batch and its progress in one transaction, all or nothing, and add to the run's tally."""
+
+
+class Warehouse(Protocol):
+    """What a source may read back."""
+
+    async def stream(self, key: StreamKey) -> StreamState:
+        """A stream's progress; empty for a stream never seen."""
+
+    async def knowledge(self, source: str) -> Mapping[str, Any]:
+        """Hints learned about a vendor, by name."""
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+        """Rows of a query over the source's own tables."""
+
+
+class Ledger(Protocol):
+    """The record of what was done, for people to read in SQL."""
+
+    async def begin(self, source: str, account: str, task: Task) -> int:
+        """Open a run's row; its number identifies the run."""
+
+    async def finish(self, run: int, outcome: RunOutcome, *, verdict: str, error: str | None) -> None:
+        """Close a run's row: ``done``, ``failed`` or ``interrupted``, with an error free of secrets."""
+
+    async def failed(self, stream: StreamKey, error: str) -> None:
+        """Note why a stream's last attempt failed; its progress stays where it was."""
+
+
+class Observer(Protocol):
+    """Who is told how work goes: a progress display, a log, metrics."""
+
+    def planned(self, source: str, account: str, units: Sequence[Unit]) -> None:
+        """A group of units is about to run."""
+
+    def committed(self, source: str, account: str, unit: Unit, batch: Batch, tally: Tally) -> None:
+        """A batch is in the warehouse."""
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """An account's run has ended."""

@@ -1,0 +1,1 @@
+"""One folder a vendor. Vendors never import each other."""

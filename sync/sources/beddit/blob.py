@@ -1,0 +1,214 @@
+"""A sample blob, spooled to a file, to rows. Pure but for reading that file.
+
+A blob is the plain concatenation of a track's samples, little-endian (the sensor's own byte order; the
+cloud's documents do not say). Its length should be frames x samples per frame; where it is not, it is
+stored as it is and says so: time is never stretched to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sync.model import ColumnValues, PgType, Record, Rows
+from sync.sources.beddit.tables import BLOBS, SAMPLE_CHUNKS
+
+CHUNK_BYTES = 3_920
+"""Bytes of a chunk's array: two chunks with their headers fill one PostgreSQL page."""
+
+_SLICE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How samples of one type are stored: unsigned ones shifted into the signed type of their width."""
+
+    sample: np.dtype[Any]
+    column: PgType
+    bias: int = 0
+
+    @property
+    def chunk_length(self) -> int:
+        """Samples in a chunk."""
+        return CHUNK_BYTES // self._element.itemsize
+
+    @property
+    def _element(self) -> np.dtype[Any]:
+        return np.dtype(_ELEMENTS[self.column])
+
+    def pack(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Samples as the column's elements: ``stored = sample - bias``, exactly."""
+        if self.bias:
+            return (samples.astype(np.int64) - self.bias).astype(self._element)
+        return samples.astype(self._element)
+
+
+_ELEMENTS = {
+    PgType.INT2_ARRAY: "i2",
+    PgType.INT4_ARRAY: "i4",
+    PgType.FLOAT4_ARRAY: "f4",
+    PgType.FLOAT8_ARRAY: "f8",
+}
+
+STORAGE = {
+    "uint8": Storage(np.dtype("u1"), PgType.INT2_ARRAY),
+    "int8": Storage(np.dtype("i1"), PgType.INT2_ARRAY),
+    "uint16": Storage(np.dtype("<u2"), PgType.INT2_ARRAY, bias=1 << 15),
+    "int16": Storage(np.dtype("<i2"), PgType.INT2_ARRAY),
+    "uint32": Storage(np.dtype("<u4"), PgType.INT4_ARRAY, bias=1 << 31),
+    "int32": Storage(np.dtype("<i4"), PgType.INT4_ARRAY),
+    "float32": Storage(np.dtype("<f4"), PgType.FLOAT4_ARRAY),
+    "float64": Storage(np.dtype("<f8"), PgType.FLOAT8_ARRAY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DueBlob:
+    """A raw signal whose bytes are wanted, as its session declares it."""
+
+    user_id: int
+    session_id: int
+    track: str
+    data_type: str | None
+    samples_per_frame: int | None
+    frame_length: float | None
+    frame_count: int | None
+    start_timestamp: float
+    ended_at: datetime | None
+    updated: float | None
+    attempts: int
+
+    @property
+    def expected_count(self) -> int | None:
+        """Samples that the session's length calls for; None where that cannot be told."""
+        if self.frame_count is None or self.samples_per_frame is None:
+            return None
+        return self.frame_count * self.samples_per_frame
+
+
+def decode_blob(due: DueBlob, spool: Path, sha256: bytes) -> Record:
+    """The record of a completely downloaded blob. Reads the spool file again while it is stored.
+
+    Args:
+        due: What was asked for.
+        spool: The blob's bytes; the file must stay until the record is committed.
+        sha256: The digest of the bytes.
+    """
+    size = spool.stat().st_size
+    storage = STORAGE.get(due.data_type or "")
+    if storage is None:
+        reason = f"unknown sample type {due.data_type!r}: length and hash are kept"
+        return _record(due, sha256, size, "unsupported", reason)
+    samples = _samples(spool, storage)
+    return _record(
+        due,
+        sha256,
+        size,
+        *_judge_length(due, size, storage),
+        sample_count=len(samples),
+        nonfinite_count=_count_nonfinite(samples),
+        details=(_chunks(due, storage, samples),) if len(samples) else (),
+    )
+
+
+def _record(
+    due: DueBlob,
+    sha256: bytes,
+    size: int,
+    status: str,
+    reason: str | None,
+    *,
+    sample_count: int | None = None,
+    nonfinite_count: int | None = None,
+    details: tuple[Rows, ...] = (),
+) -> Record:
+    row = {
+        "user_id": due.user_id,
+        "session_id": due.session_id,
+        "track": due.track,
+        "updated": due.updated,
+        "digest": sha256,
+        "data_type": due.data_type,
+        "samples_per_frame": due.samples_per_frame,
+        "frame_length": due.frame_length,
+        "byte_count": size,
+        "sample_count": sample_count,
+        "expected_count": due.expected_count,
+        "nonfinite_count": nonfinite_count,
+        "status": status,
+        "reason": reason,
+    }
+    return Record(BLOBS, row, details, size=1 + (sample_count or 0))
+
+
+def _judge_length(due: DueBlob, size: int, storage: Storage) -> tuple[str, str | None]:
+    width = storage.sample.itemsize
+    if size % width:
+        return "mismatch", f"{size:,} bytes are not a whole number of {width}-byte samples"
+    expected = due.expected_count
+    if expected is not None and size // width != expected:
+        return "mismatch", f"{size // width:,} samples where the session's length calls for {expected:,}"
+    return "complete", None
+
+
+def _samples(spool: Path, storage: Storage) -> NDArray[Any]:
+    """The samples without reading them: pages come from the file when a chunk is packed."""
+    count = spool.stat().st_size // storage.sample.itemsize
+    if count == 0:
+        return np.empty(0, storage.sample)
+    return np.memmap(spool, storage.sample, mode="r", shape=(count,))
+
+
+def _count_nonfinite(samples: NDArray[Any]) -> int:
+    if samples.dtype.kind != "f":
+        return 0
+    return sum(
+        int((~np.isfinite(samples[start : start + _SLICE])).sum()) for start in range(0, len(samples), _SLICE)
+    )
+
+
+def _chunks(due: DueBlob, storage: Storage, samples: NDArray[Any]) -> Rows:
+    length = storage.chunk_length
+    first = np.arange(0, len(samples), length, dtype=np.int64)
+    count = len(first)
+    packed = _Lazy(count, lambda n: storage.pack(samples[n * length : (n + 1) * length]))
+    nothing = [None] * count
+    columns: dict[str, ColumnValues] = {
+        "session_id": [due.session_id] * count,
+        "user_id": [due.user_id] * count,
+        "track": [due.track] * count,
+        "first_index": first,
+        "bias": [storage.bias] * count,
+    }
+    arrays = [
+        packed if type_ is storage.column else nothing
+        for name, type_ in SAMPLE_CHUNKS.columns
+        if name not in columns
+    ]
+    return Rows(SAMPLE_CHUNKS, (*columns.values(), *arrays))
+
+
+class _Lazy(Sequence[NDArray[Any]]):
+    """A sequence whose elements are made when asked for, so that a blob is never in memory whole."""
+
+    def __init__(self, count: int, make: Callable[[int], NDArray[Any]]) -> None:
+        self._range, self._make = range(count), make
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> _Lazy: ...
+    def __getitem__(self, index: int | slice) -> NDArray[Any] | _Lazy:
+        if isinstance(index, slice):
+            part = self._range[index]
+            return _Lazy(len(part), lambda n: self._make(part[n]))
+        return self._make(self._range[index])

@@ -1,0 +1,162 @@
+"""Fetching one raw signal: an address, a download to a spool file, and the record of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import mkstemp
+
+from sync.errors import AddressRefused, AnswerTooLarge, RequestRefused, RetryableError, SourceContractError
+from sync.model import Batch, Interval, StreamKey, Update
+from sync.sources.beddit.blob import DueBlob, decode_blob
+from sync.sources.beddit.cursor import as_time
+from sync.sources.beddit.reading import AccountContext, Reading
+from sync.sources.beddit.tables import BLOB_ATTEMPTS
+from sync.transport import HttpClient, Request
+
+DOWNLOADS = 3
+"""How often a download that is cut half-way is begun again at once."""
+
+NOT_SIGNAL = ("text/html", "application/json", "application/xml", "text/xml")
+"""What portals and error pages call themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One raw signal of one session.
+
+    A failure is a row, not an exception: the blob is tried again later and costs nobody else anything.
+    """
+
+    context: AccountContext
+    http: HttpClient
+    due: DueBlob
+
+    @property
+    def stream(self) -> StreamKey:
+        """The stream to whose run the samples count."""
+        return self.context.stream
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return f"raw signal {self.due.session_id}/{self.due.track}"
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """The blob with all its samples, or why there is none yet."""
+        try:
+            async for batch in self._attempt():
+                yield batch
+        except (RequestRefused, AddressRefused, SourceContractError) as error:
+            yield self._postponed("unavailable", str(error))
+        except RetryableError as error:
+            yield self._postponed("pending", str(error))
+
+    async def _attempt(self) -> AsyncGenerator[Batch, None]:
+        address = self._address()
+        if address is not None:
+            try:
+                async for batch in self._fetch(address):
+                    yield batch
+            except RequestRefused:
+                pass  # it has probably expired; a fresh one may do
+            else:
+                return
+        reading = Reading(self.context)
+        async for batch in self._ask_again(reading):
+            yield batch
+        listed = {row.session_id: row.updated for row in reading.seen}
+        if self.due.session_id not in listed:
+            yield self._postponed("unavailable", "the source does not list the session any more")
+        elif listed[self.due.session_id] == self.due.updated and (fresh := self._address()) is not None:
+            async for batch in self._fetch(fresh):
+                yield batch
+        # Otherwise the session that was just stored says what is due now.
+
+    def _address(self) -> str | None:
+        return self.context.addresses.take(self.due.session_id, self.due.track)
+
+    async def _ask_again(self, reading: Reading) -> AsyncGenerator[Batch, None]:
+        """List the session again: addresses are signed, expire, and are never stored."""
+        start = as_time(self.due.start_timestamp)
+        longest = self.context.settings.longest_session
+        window = Interval(start, max(self.due.ended_at or start + longest, start + timedelta(seconds=1)))
+        async with self.context.client.started_in(window, timedelta(seconds=1)) as answer:
+            async for batch in reading.batches(answer):
+                yield batch
+
+    async def _fetch(self, address: str) -> AsyncGenerator[Batch, None]:
+        with _spool_file(self.context.settings.spool) as spool:
+            digest = await self._download(address, spool)
+            record = await asyncio.to_thread(decode_blob, self.due, spool, digest)
+            attempt = self._attempt_row(status=record.row["status"], reason=None, next_attempt_in=None)
+            yield Batch(self.stream, records=(record,), updates=(attempt,), read=record.size)
+
+    async def _download(self, address: str, spool: Path) -> bytes:
+        for attempt in range(1, DOWNLOADS + 1):
+            try:
+                return await self._download_once(address, spool)
+            except AnswerTooLarge:
+                if attempt == DOWNLOADS:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _download_once(self, address: str, spool: Path) -> bytes:
+        request = Request(address, max_body_bytes=self.context.settings.blob_max_bytes)
+        digest = hashlib.sha256()
+        async with self.http.open(request) as response:
+            if response.content_type in NOT_SIGNAL:
+                raise SourceContractError(
+                    f"the blob host answered with {response.content_type}, which is a page, not raw signal"
+                )
+            with spool.open("wb") as file:
+                async for chunk in response.chunks():
+                    digest.update(chunk)
+                    file.write(chunk)
+        return digest.digest()
+
+    def _postponed(self, status: str, reason: str) -> Batch:
+        row = self._attempt_row(status, reason, retry_delay(status, self.due.attempts + 1))
+        return Batch(self.stream, updates=(row,))
+
+    def _attempt_row(self, status: str, reason: str | None, next_attempt_in: timedelta | None) -> Update:
+        now = as_time(self.context.clock())
+        row = {
+            "user_id": self.due.user_id,
+            "session_id": self.due.session_id,
+            "track": self.due.track,
+            "attempts": self.due.attempts + 1,
+            "status": status,
+            "reason": reason,
+            "tried_at": now,
+            "next_attempt_at": None if next_attempt_in is None else now + next_attempt_in,
+        }
+        return Update(BLOB_ATTEMPTS, ("user_id", "session_id", "track"), row)
+
+
+def retry_delay(status: str, attempts: int) -> timedelta:
+    """When to try again after the n-th failure: soon after trouble on the way, later after a refusal."""
+    first, longest = (
+        (timedelta(hours=1), timedelta(days=7))
+        if status == "unavailable"
+        else (timedelta(minutes=5), timedelta(hours=6))
+    )
+    return min(first * (1 << min(attempts - 1, 20)), longest)
+
+
+@contextmanager
+def _spool_file(folder: Path) -> Iterator[Path]:
+    """A private file that is gone when its blob is committed or given up."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = mkstemp(prefix="blob-", dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""The Beddit cloud API v1, as its documents have it: one request, two kinds of question."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sync.model import Interval
+from sync.sources.beddit.split import ArraySplitter
+from sync.transport import HttpClient, Request, Response
+
+_NOTHING_IS_SO_OLD = {"start_timestamp": "0", "end_timestamp": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The sessions of one answer, while they arrive.
+
+    Attributes:
+        server_time: The vendor's clock when it answered; None where it sent no Date.
+    """
+
+    server_time: datetime | None
+    _response: Response
+
+    async def elements(self) -> AsyncIterator[bytes]:
+        """Each session's JSON, as soon as it is complete.
+
+        Raises:
+            AnswerTooLarge: The answer was cut; the sessions before the cut are good.
+            SourceContractError: It is not a JSON array.
+        """
+        splitter = ArraySplitter()
+        async for chunk in self._response.chunks():
+            for element in splitter.feed(chunk):
+                yield element
+        splitter.close()
+
+
+class BedditClient:
+    """Asks for one user's sessions.
+
+    "When querying you must either use the updated_after or both start_timestamp and end_timestamp"
+    (beddit-session-resource). ``limit`` is not documented there, but has been seen to work.
+    """
+
+    def __init__(self, http: HttpClient, user_id: int) -> None:
+        self._http = http
+        self._path = f"/api/v1/user/{user_id}/session"
+
+    @property
+    def http(self) -> HttpClient:
+        """The connection, for its traffic and its end."""
+        return self._http
+
+    def updated_after(self, stamp: float, limit: int | None = None) -> AbstractAsyncContextManager[Answer]:
+        """Sessions that were put after a server time, in Unix seconds."""
+        params = {"updated_after": f"{stamp:.6f}"}
+        return self._ask(params if limit is None else params | {"limit": str(limit)})
+
+    def started_in(self, window: Interval, overlap: timedelta) -> AbstractAsyncContextManager[Answer]:
+        """Sessions that started in ``window``, and some around it.
+
+        Whether the server's range is about starts, ends or overlap is unknown, and so is whether its bounds
+        belong to it: the question is widened by the longest session at its end and a second at its start.
+        """
+        bounds = (window.start - timedelta(seconds=1), window.end + overlap)
+        start, end = (f"{bound.timestamp():.6f}" for bound in bounds)
+        return self._ask({"start_timestamp": start, "end_timestamp": end})
+
+    async def server_time(self) -> datetime | None:
+        """The vendor's clock, by the cheapest documented question: a second of 1970."""
+        async with self._ask(_NOTHING_IS_SO_OLD) as answer:
+            async for _ in answer.elements():
+                pass
+            return answer.server_time
+
+    @asynccontextmanager
+    async def _ask(self, params: Mapping[str, str]) -> AsyncIterator[Answer]:
+        # A question that takes the server too long is asked again in smaller parts, never as it was.
+        async with self._http.open(Request(self._path, params=params, retry_timeouts=False)) as response:
+            yield Answer(response.server_time, response)

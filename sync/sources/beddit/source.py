@@ -1,0 +1,175 @@
+"""What Beddit work there is for an account, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
+
+from sync.model import Interval, StreamState, Task, Traffic
+from sync.ports import Unit, Warehouse
+from sync.sources.beddit.addresses import AddressBook
+from sync.sources.beddit.blob import DueBlob
+from sync.sources.beddit.blob_unit import Blob
+from sync.sources.beddit.client import BedditClient
+from sync.sources.beddit.cursor import FIRST_WIDTH, Cursor, next_width, next_window
+from sync.sources.beddit.reading import AccountContext
+from sync.sources.beddit.settings import BedditSettings
+from sync.sources.beddit.tables import DUE_BLOBS
+from sync.sources.beddit.units import ORDER, Begin, Incremental, MoveCursor, Window
+from sync.transport import AddressPolicy, FixedToken, HostGates, HttpClient, Limits
+
+NAME = "beddit"
+
+GROUP = 16
+"""Blobs that are planned at a time, so that a long list of them stays interruptible."""
+
+
+class BedditSource:
+    """Plans the work of all configured Beddit accounts."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        settings: BedditSettings,
+        warehouse: Warehouse,
+        gates: HostGates,
+        limits: Limits,
+        user_agent: str = "nightshift",
+    ) -> None:
+        self._settings = settings
+        self._warehouse = warehouse
+        policy = AddressPolicy(
+            allow_private=settings.allow_private_blob_hosts, setting="beddit.allow_private_blob_hosts"
+        )
+        self._contexts: dict[str, AccountContext] = {}
+        self._blob_http: dict[str, HttpClient] = {}
+        for name, account in settings.accounts.items():
+            http = HttpClient(
+                base_url=settings.base_url,
+                credentials=FixedToken("UserToken", account.token),
+                limits=limits,
+                user_agent=user_agent,
+                gates=gates,
+                ca_file=settings.ca_file,
+                secrets=(account.token,),
+            )
+            self._contexts[name] = AccountContext(
+                NAME, name, account.user_id, BedditClient(http, account.user_id), settings, AddressBook()
+            )
+            self._blob_http[name] = HttpClient(
+                base_url=None,
+                limits=limits,
+                user_agent=user_agent,
+                policy=policy,
+                gates=gates,
+                ca_file=settings.ca_file,
+            )
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The configured accounts."""
+        return tuple(self._contexts)
+
+    def traffic(self, account: str) -> Traffic:
+        """What the account's requests have cost since the process began."""
+        api, blobs = self._contexts[account].client.http.traffic, self._blob_http[account].traffic
+        return Traffic(api.requests + blobs.requests, api.received_bytes + blobs.received_bytes)
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        for context in self._contexts.values():
+            await context.client.http.aclose()
+        for http in self._blob_http.values():
+            await http.aclose()
+
+    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Changes first, then history from its newest gap backwards, raw signal soon after each.
+
+        An account that was never read gets its cursor before any of its history. Whatever was put while
+        history was being read comes with the pass at the end.
+        """
+        context = self._contexts[account]
+        cursor = await self._cursor(context)
+        if cursor is None:
+            yield [Begin(context, reads_history=task.kind == "once")]
+        elif task.kind == "once" and cursor.walk_to is None:
+            yield [await self._incremental(context)]
+        async for units in self._blobs(context):
+            yield units
+        if task.reload:
+            async for units in self._forget(context, task):
+                yield units
+        history_was_read = False
+        async for units in self._history(context, task):
+            history_was_read = True
+            yield units
+        async for units in self._end_walk(context):
+            yield units
+        if cursor is None or history_was_read:
+            yield [await self._incremental(context)]
+            async for units in self._blobs(context):
+                yield units
+
+    async def _history(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        width = FIRST_WIDTH
+        while (span := await self._wanted(context, task)) is not None:
+            window = next_window(span, (await self._state(context)).coverage, width)
+            if window is None:
+                return
+            unit = Window(context, window)
+            yield [unit]
+            async for units in self._blobs(context):
+                yield units
+            width = next_width(width, unit.found, unit.narrowest)
+
+    async def _blobs(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
+        """Raw signals that are due, newest first, each at most once."""
+        tried: set[DueBlob] = set()
+        http = self._blob_http[context.account]
+        while due := [blob for blob in await self._due(context) if blob not in tried][:GROUP]:
+            tried.update(due)
+            yield [Blob(context, http, blob) for blob in due]
+        context.addresses.clear()
+
+    async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Take coverage back, in the warehouse: an interrupted reload goes on as a plain backfill."""
+        cursor, span = await self._cursor(context), await self._wanted(context, task)
+        if cursor is not None and span is not None:
+            yield [MoveCursor(context, "coverage taken back", cursor, cursor, uncovered=(span,))]
+
+    async def _end_walk(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
+        """After all history was read again, what was put since the walk began is what is new."""
+        cursor = await self._cursor(context)
+        if cursor is not None and cursor.walk_to is not None:
+            arrived = replace(cursor, updated_after=cursor.walk_to, walk_to=None)
+            yield [MoveCursor(context, "end of the walk", cursor, arrived)]
+
+    async def _wanted(self, context: AccountContext, task: Task) -> Interval | None:
+        """The history that a task asks for; what is newer comes with the incremental passes."""
+        cursor = await self._cursor(context)
+        if cursor is None:
+            return None
+        start, end = self._settings.history_start, cursor.known_until
+        if cursor.walk_to is None and task.kind == "backfill":
+            start, end = task.since or start, min(task.until or end, end)
+        elif cursor.walk_to is None and not cursor.reads_history:
+            return None
+        return Interval(start, end) if start < end else None
+
+    async def _incremental(self, context: AccountContext) -> Incremental:
+        cursor = await self._cursor(context)
+        if cursor is None:
+            raise AssertionError("an incremental pass is planned after the first contact")
+        hints = await self._warehouse.knowledge(NAME)
+        return Incremental(context, cursor, sorted_by_updated=hints.get(ORDER) == "updated")
+
+    async def _cursor(self, context: AccountContext) -> Cursor | None:
+        return Cursor.load((await self._state(context)).cursor)
+
+    async def _state(self, context: AccountContext) -> StreamState:
+        return await self._warehouse.stream(context.stream)
+
+    async def _due(self, context: AccountContext) -> list[DueBlob]:
+        rows = await self._warehouse.fetch(DUE_BLOBS, context.user_id)
+        return [DueBlob(user_id=context.user_id, **row) for row in rows]

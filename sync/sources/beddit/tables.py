@@ -1,0 +1,130 @@
+"""The Beddit tables that batches are written to, and the questions asked of them."""
+
+from __future__ import annotations
+
+from sync.model import Head, PgType, Table
+
+TRACK_ARRAYS = Table(
+    "beddit.track_arrays",
+    (
+        ("session_id", PgType.INT8),
+        ("user_id", PgType.INT8),
+        ("track", PgType.TEXT),
+        ("value_data_type", PgType.TEXT),
+        ("extra", PgType.JSONB),
+        ("indexes", PgType.INT4_ARRAY),
+        ("offsets", PgType.FLOAT8_ARRAY),
+        ("times", PgType.TIMESTAMPTZ_ARRAY),
+        ("values", PgType.FLOAT8_ARRAY),
+    ),
+)
+
+TRACK_DECLARATIONS = Table(
+    "beddit.track_declarations",
+    (
+        ("session_id", PgType.INT8),
+        ("user_id", PgType.INT8),
+        ("track", PgType.TEXT),
+        ("data_type", PgType.TEXT),
+        ("samples_per_frame", PgType.INT4),
+        ("has_address", PgType.BOOL),
+        ("extra", PgType.JSONB),
+    ),
+)
+
+SESSIONS = Head(
+    table=Table(
+        "beddit.session_records",
+        (
+            ("user_id", PgType.INT8),
+            ("session_id", PgType.INT8),
+            ("start_timestamp", PgType.FLOAT8),
+            ("started_at", PgType.TIMESTAMPTZ),
+            ("ended_at", PgType.TIMESTAMPTZ),
+            ("timezone", PgType.TEXT),
+            ("night", PgType.DATE),
+            ("hardware", PgType.TEXT),
+            ("software", PgType.TEXT),
+            ("frame_length", PgType.FLOAT8),
+            ("frame_count", PgType.INT8),
+            ("error_code", PgType.INT4),
+            ("updated", PgType.FLOAT8),
+            ("digest", PgType.BYTEA),
+            ("extra", PgType.JSONB),
+        ),
+    ),
+    key=("user_id", "session_id"),
+    stamp="updated",
+    digest="digest",
+    owns=(TRACK_ARRAYS, TRACK_DECLARATIONS),
+)
+
+SAMPLE_CHUNKS = Table(
+    "beddit.sample_chunks",
+    (
+        ("session_id", PgType.INT8),
+        ("user_id", PgType.INT8),
+        ("track", PgType.TEXT),
+        ("first_index", PgType.INT8),
+        ("bias", PgType.INT8),
+        ("int2s", PgType.INT2_ARRAY),
+        ("int4s", PgType.INT4_ARRAY),
+        ("float4s", PgType.FLOAT4_ARRAY),
+        ("float8s", PgType.FLOAT8_ARRAY),
+    ),
+)
+
+BLOBS = Head(
+    table=Table(
+        "beddit.blob_records",
+        (
+            ("user_id", PgType.INT8),
+            ("session_id", PgType.INT8),
+            ("track", PgType.TEXT),
+            ("updated", PgType.FLOAT8),
+            ("digest", PgType.BYTEA),
+            ("data_type", PgType.TEXT),
+            ("samples_per_frame", PgType.INT4),
+            ("frame_length", PgType.FLOAT8),
+            ("byte_count", PgType.INT8),
+            ("sample_count", PgType.INT8),
+            ("expected_count", PgType.INT8),
+            ("nonfinite_count", PgType.INT8),
+            ("status", PgType.TEXT),
+            ("reason", PgType.TEXT),
+        ),
+    ),
+    key=("user_id", "session_id", "track"),
+    stamp="updated",
+    digest="digest",
+    owns=(SAMPLE_CHUNKS,),
+)
+
+BLOB_ATTEMPTS = Table(
+    "beddit.blob_attempts",
+    (
+        ("user_id", PgType.INT8),
+        ("session_id", PgType.INT8),
+        ("track", PgType.TEXT),
+        ("attempts", PgType.INT4),
+        ("status", PgType.TEXT),
+        ("reason", PgType.TEXT),
+        ("tried_at", PgType.TIMESTAMPTZ),
+        ("next_attempt_at", PgType.TIMESTAMPTZ),
+    ),
+)
+
+# A blob is due when its session's version has not been fetched yet and no earlier failure asks for
+# patience; a session that was put again since then is worth trying at once.
+DUE_BLOBS = """
+    SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
+           s.start_timestamp, s.ended_at, s.updated, coalesce(a.attempts, 0) AS attempts
+    FROM beddit.track_declarations d
+    JOIN beddit.session_records s USING (user_id, session_id)
+    LEFT JOIN beddit.blob_records b USING (user_id, session_id, track)
+    LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
+    WHERE s.user_id = $1 AND d.has_address
+      AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated)
+      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= now() OR a.tried_at < s.loaded_at)
+    ORDER BY s.session_id DESC, d.track
+"""

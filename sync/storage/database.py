@@ -1,0 +1,77 @@
+"""Connections to the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from sync.errors import ConfigurationError, StorageUnavailable
+from sync.storage.failures import translated
+
+OLDEST_SERVER = 15
+CONNECT_TIMEOUT_S = 15.0
+
+
+@asynccontextmanager
+async def open_pool(
+    dsn: str, *, size: int = 5, statement_timeout_s: float = 600
+) -> AsyncIterator[asyncpg.Pool]:
+    """A pool of connections that call themselves ``nightshift`` and think in UTC.
+
+    Args:
+        dsn: A libpq connection string.
+        size: The most connections that are opened; they are opened when needed.
+        statement_timeout_s: PostgreSQL ends a statement that takes longer.
+
+    Raises:
+        ConfigurationError: The address, the credentials or the server's age do not do.
+        StorageUnavailable: The server cannot be reached.
+    """
+    try:
+        with translated():
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=size,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=statement_timeout_s + 30,
+                server_settings={
+                    "application_name": "nightshift",
+                    "TimeZone": "UTC",
+                    "statement_timeout": f"{statement_timeout_s:.0f}s",
+                    "jit": "off",  # it costs more than it saves on statements of a few milliseconds
+                },
+            )
+    except (
+        ValueError
+    ) as error:  # asyncpg's word for a DSN that it cannot read; the text may hold the password
+        raise ConfigurationError("warehouse.dsn is not a PostgreSQL connection string") from error
+    try:
+        await _refuse_old_server(pool)
+        yield pool
+    finally:
+        await _close(pool)
+
+
+async def _refuse_old_server(pool: asyncpg.Pool) -> None:
+    with translated():
+        async with pool.acquire() as connection:
+            version = connection.get_server_version()
+    if version.major < OLDEST_SERVER:
+        raise ConfigurationError(
+            f"PostgreSQL {version.major} is too old: nightshift needs {OLDEST_SERVER} or newer"
+        )
+
+
+async def _close(pool: asyncpg.Pool) -> None:
+    """Close politely, or at once where a connection is beyond politeness."""
+    try:
+        with translated():
+            await pool.close()
+    except StorageUnavailable:
+        pool.terminate()
+    except BaseException:
+        pool.terminate()
+        raise

@@ -1,0 +1,54 @@
+"""The door between asyncpg's errors and ours: what PostgreSQL says, sorted by what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from sync.errors import ConfigurationError, StorageUnavailable, SyncError
+
+_ASK_FOR_HELP: tuple[type[BaseException], ...] = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ClientConfigurationError,
+)
+
+_TRY_AGAIN: tuple[type[BaseException], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,  # "connection is closed", "another operation is in progress" after a cut
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
+    asyncpg.OperatorInterventionError,  # terminated, shutting down, starting up, statement_timeout
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation failure
+    asyncpg.LockNotAvailableError,
+    ConnectionError,
+    TimeoutError,
+    OSError,
+)
+
+
+def translate(error: BaseException) -> SyncError | None:
+    """Our error for one of PostgreSQL's; None for a defect, which should surface as it is."""
+    if isinstance(error, _ASK_FOR_HELP):
+        return ConfigurationError(f"PostgreSQL refuses: {_first_line(error)}")
+    if isinstance(error, _TRY_AGAIN):
+        return StorageUnavailable(f"PostgreSQL: {_first_line(error)}")
+    return None
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our errors in place of asyncpg's, with the original as the cause."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

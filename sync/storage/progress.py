@@ -1,0 +1,53 @@
+"""The read side: what a source may know of the warehouse when it plans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from sync.model import Interval, StreamKey, StreamState
+from sync.storage.failures import translated
+
+
+class PostgresWarehouse:
+    """Reads progress, hints and a source's own tables."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def stream(self, key: StreamKey) -> StreamState:
+        """A stream's progress; empty for a stream never seen."""
+        rows = await self.fetch(
+            """
+            SELECT cursor, coverage FROM sync.stream_state
+            WHERE source = $1 AND account = $2 AND stream = $3
+            """,
+            key.source,
+            key.account,
+            key.stream,
+        )
+        if not rows:
+            return StreamState()
+        cursor = rows[0]["cursor"]
+        return StreamState(
+            cursor=None if cursor is None else msgspec.json.decode(cursor),
+            coverage=tuple(Interval(part.lower, part.upper) for part in rows[0]["coverage"]),
+        )
+
+    async def knowledge(self, source: str) -> Mapping[str, Any]:
+        """Hints learned about a vendor, by name."""
+        rows = await self.fetch("SELECT name, value FROM sync.knowledge WHERE source = $1", source)
+        return {row["name"]: msgspec.json.decode(row["value"]) for row in rows}
+
+    async def fetch(self, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
+        """Rows of a query; JSON columns come as text.
+
+        Raises:
+            StorageUnavailable: PostgreSQL is away.
+        """
+        with translated():
+            rows: Sequence[Mapping[str, Any]] = await self._pool.fetch(query, *args)
+            return rows

@@ -1,0 +1,139 @@
+"""Databases for tests: one server per process, one migrated template, one fresh clone per test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from sync.errors import SyncError
+from sync.storage.embedded import EmbeddedPostgres
+
+NO_DURABILITY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+PREFIX = "nightshift-tests-"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Make a folder that other accounts can enter; root's ``tmp_path`` is closed to them."""
+    with _open_folder("nightshift-test-") as path:
+        yield path
+
+
+@pytest.fixture(scope="session")
+def server(tested_server: Callable[[str], None]) -> Iterator[str]:
+    """Return the DSN of the server: NIGHTSHIFT_TEST_DSN, else an embedded one for this process."""
+    external = os.environ.get("NIGHTSHIFT_TEST_DSN")
+    if external:
+        tested_server(f"{asyncio.run(_describe(external))} (NIGHTSHIFT_TEST_DSN)")
+        yield external
+        return
+    _stop_leftovers()
+    with (
+        _open_folder(PREFIX) as path,
+        EmbeddedPostgres(path / "pg", settings=NO_DURABILITY).running_sync() as dsn,
+    ):
+        tested_server(f"{asyncio.run(_describe(dsn))} (embedded)")
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def template(server: str) -> Iterator[str]:
+    """Return the name of a migrated database that nobody is connected to."""
+    from sync.storage.migrate import migrate  # noqa: PLC0415 - the embedded server's tests need no schema
+
+    name = _new_name()
+    asyncio.run(_execute(server, f"CREATE DATABASE {name}"))
+    asyncio.run(migrate(_with_database(server, name)))
+    # Keeps out what an extension runs in every database; a template must be free of sessions.
+    asyncio.run(
+        _execute(
+            server,
+            f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608
+        )
+    )
+    yield name
+    asyncio.run(_execute(server, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture
+async def database(server: str, template: str) -> AsyncIterator[str]:
+    """Return the DSN of a migrated database that belongs to this test alone."""
+    name = _new_name()
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    yield _with_database(server, name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def empty_database(server: str) -> AsyncIterator[str]:
+    """Return the DSN of a database without a schema that belongs to this test alone."""
+    name = _new_name()
+    await _execute(server, f"CREATE DATABASE {name} STRATEGY file_copy")
+    yield _with_database(server, name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _new_name() -> str:
+    return f"nightshift_test_{uuid.uuid4().hex}"
+
+
+def _with_database(dsn: str, name: str) -> str:
+    return urlsplit(dsn)._replace(path=f"/{name}").geturl()
+
+
+async def _execute(dsn: str, *statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _describe(dsn: str) -> str:
+    """Say which PostgreSQL this is, and whether TimescaleDB can be had on it."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        version = await connection.fetchval("SHOW server_version")
+        timescaledb = await connection.fetchval(
+            "SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+        )
+    finally:
+        await connection.close()
+    return f"PostgreSQL {version}" + (
+        f", TimescaleDB {timescaledb}" if timescaledb else ", without TimescaleDB"
+    )
+
+
+@contextmanager
+def _open_folder(prefix: str) -> Iterator[Path]:
+    # Not below TMPDIR, which may be closed to other accounts, or too long for a socket.
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _stop_leftovers() -> None:
+    """End the servers of test runs that were killed; a run younger than that may still be starting."""
+    for path in Path("/tmp").glob(f"{PREFIX}*"):  # noqa: S108
+        try:
+            old = time.time() - path.stat().st_mtime > 600
+            if path.owner() == Path.home().owner() and old and EmbeddedPostgres(path / "pg").stop_if_unused():
+                shutil.rmtree(path, ignore_errors=True)
+        except (OSError, KeyError, SyncError):
+            continue  # another run was faster, or it is another user's
