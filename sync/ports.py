@@ -8,6 +8,7 @@ own items are still due.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 from sync.model import Batch, RunOutcome, StreamKey, StreamState, Tally, Task, Traffic
@@ -48,6 +49,13 @@ class Source(Protocol):
 
     def traffic(self, account: str) -> Traffic:
         """What the account's requests have cost since the process began."""
+
+    async def probe(self, account: str) -> datetime | None:
+        """Prove an account's credentials with one cheap request.
+
+        Returns:
+            The vendor's clock; None where it does not say.
+        """
 
     async def aclose(self) -> None:
         """Close connections."""

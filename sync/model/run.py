@@ -15,13 +15,14 @@ class Task:
     """What a person or a schedule asks of a source.
 
     Attributes:
-        kind: ``once`` reads what is new (all history on an empty warehouse); ``backfill`` reads history.
+        kind: ``once`` reads what is new (all history on an empty warehouse); ``backfill`` reads history;
+            ``archive`` reads a stretch of time whatever was read before, and keeps no cursor.
         since: Where a backfill begins; None means the source's own beginning.
         until: Where it ends; None means now.
         reload: Read again what is already covered.
     """
 
-    kind: Literal["once", "backfill"]
+    kind: Literal["once", "backfill", "archive"]
     since: datetime | None = None
     until: datetime | None = None
     reload: bool = False

@@ -56,6 +56,7 @@ class Head:
     nothing. When a record is replaced, every row of ``owns`` with the same key is replaced with it.
 
     Attributes:
+        noun: What a person calls one of them: ``night``.
         table: The records' own table.
         key: Columns that identify a record; present under the same names in every owned table.
         stamp: A float8 column that orders a record's versions; NULL is older than everything.
@@ -63,6 +64,7 @@ class Head:
         owns: The detail tables.
     """
 
+    noun: str
     table: Table
     key: tuple[str, ...]
     stamp: str

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import asyncpg
 
 from sync.errors import ConfigurationError, StorageUnavailable
 from sync.storage.failures import translated
+
+Pool: TypeAlias = asyncpg.Pool
+"""For rooms that hand a pool on without knowing what it is."""
 
 OLDEST_SERVER = 15
 CONNECT_TIMEOUT_S = 15.0
@@ -75,3 +80,47 @@ async def _close(pool: asyncpg.Pool) -> None:
     except BaseException:
         pool.terminate()
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a database lets us do.
+
+    Attributes:
+        server: Its name and version.
+        database: The database's name.
+        role: Who we are there.
+        may_create: Whether schemas can be created.
+        unwritable: Our tables that the role cannot write.
+    """
+
+    server: str
+    database: str
+    role: str
+    may_create: bool
+    unwritable: tuple[str, ...]
+
+
+_INSPECT = """
+    SELECT 'PostgreSQL ' || current_setting('server_version') AS server,
+           current_database() AS database, current_user AS role,
+           has_database_privilege(current_database(), 'CREATE') AS may_create,
+           (SELECT coalesce(array_agg(c.oid::regclass::text ORDER BY 1), '{}') FROM pg_class c
+            WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('sync', 'beddit')
+              AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
+                       AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
+           ) AS unwritable
+"""
+
+
+async def inspect(dsn: str) -> Inspection:
+    """Look at a database without changing anything.
+
+    Raises:
+        ConfigurationError: PostgreSQL refuses the connection for good.
+        StorageUnavailable: It cannot be reached.
+    """
+    async with open_pool(dsn, size=1) as pool:
+        with translated():
+            row = await pool.fetchrow(_INSPECT)
+    return Inspection(**{**row, "unwritable": tuple(row["unwritable"])})

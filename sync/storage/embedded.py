@@ -70,6 +70,7 @@ PAUSE = 0.05  # seconds between two looks at something that another process chan
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
+    "cluster_name": "nightshift",  # for those who look at the list of processes
     "unix_socket_permissions": "0700",  # the server's account, and root, whom no permission stops
     "timezone": "UTC",
     "log_timezone": "UTC",
@@ -90,6 +91,7 @@ SETTINGS: Mapping[str, str] = {
     "log_checkpoints": "off",
 }
 
+_LOGS_KEPT = 6 * 24 * 3600  # seconds; a week later, the file has the same name
 _SOCKET_NAME = f".s.PGSQL.{PORT}"
 _LONGEST_SOCKET_PATH = 103  # bytes: macOS's limit, Linux allows 107
 _PLAIN_PATH = re.compile(r"[\w/.~@ +-]+", re.ASCII)  # a comma, for one, would separate two hosts in a DSN
@@ -135,7 +137,8 @@ class EmbeddedPostgres:
 
     def is_initialised(self) -> bool:
         """Tell whether the folder holds a database already."""
-        return _is_initialised(self.folder)
+        with _explained(self.folder):
+            return _is_initialised(self.folder)
 
     def stop_if_unused(self) -> bool:
         """Stop a server that a killed process left behind.
@@ -175,8 +178,8 @@ def psql_path() -> Path:
 def run_psql(dsn: str, arguments: Sequence[str] = ()) -> int:
     """Run psql in the foreground and return its exit code.
 
-    Ctrl-C belongs to psql meanwhile, where it ends a query and not the program. The password travels in the
-    environment, because every user of the machine can read command lines.
+    Ctrl-C belongs to psql meanwhile, where it ends a query and not the program; so this needs the main
+    thread. The password travels in the environment, because every user of the machine can read command lines.
     """
     parts = urlsplit(dsn)
     environment = dict(os.environ)
@@ -415,20 +418,19 @@ class _Cluster:
     def stop(self) -> None:
         """Stop the server if it runs, disconnecting everybody, and wait until all its processes are gone."""
         patience = _Patience(f"the server in {self.data} ends")
-        told: int | None = None
+        told = False
         while (lock := self._lock_server()) is None:
             postmaster = _Postmaster.read(self.data)
-            if told is None and postmaster is not None:
+            if postmaster is not None and not told:
                 if _is_postgres_in(postmaster.pid, self.data):
-                    told = postmaster.pid
                     self._tell_to_stop()
+                    told = True
                 elif postmaster.accepts:
                     return  # it lives in another container: its number is not for us to signal
             patience.pause()
         os.close(lock)
-        if told is not None:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(told, 0)  # as process 1 of a container, we are the one who has to bury it
+        with contextlib.suppress(OSError):
+            self._short_socket_folder.rmdir()
 
     def _tell_to_stop(self) -> None:
         output, code = self._run(self._pg_ctl("stop", "--mode=fast"))
@@ -445,8 +447,8 @@ class _Cluster:
         socket_folder = self._socket_folder()
         self._remove_stale_files(socket_folder)
         self._private_folder(self._log)
+        self._remove_old_logs()
         self._configure(self.data, socket_folder)
-        (self._log / "start.log").unlink(missing_ok=True)
         # Paths relative to the folder: pg_ctl passes these two through a shell.
         command = self._pg_ctl("start", "--log=log/start.log")
         output, code = self._run(command, inherit=server_lock, abort=abort)
@@ -502,6 +504,13 @@ class _Cluster:
         (socket_folder / _SOCKET_NAME).unlink(missing_ok=True)
         (socket_folder / f"{_SOCKET_NAME}.lock").unlink(missing_ok=True)
 
+    def _remove_old_logs(self) -> None:
+        """Keep a week: the server overwrites old files while it runs, but appends to them when it starts."""
+        (self._log / "start.log").unlink(missing_ok=True)
+        for path in self._log.glob("server-*.log"):
+            if time.time() - path.stat().st_mtime > _LOGS_KEPT:
+                path.unlink()
+
     def _configure(self, data: Path, socket_folder: Path) -> None:
         places = {"unix_socket_directories": str(socket_folder), "port": str(PORT)}
         places["log_directory"] = str(self._log)
@@ -518,10 +527,14 @@ class _Cluster:
         path = self.folder / "socket"
         too_long = len(os.fsencode(path / _SOCKET_NAME)) > _LONGEST_SOCKET_PATH
         if too_long or not _PLAIN_PATH.fullmatch(str(path)):
-            digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
-            # Not TMPDIR, which is often as long, or private to one account.
-            path = Path("/tmp") / f"nightshift-{self.account.uid}-{digest}"  # noqa: S108
+            path = self._short_socket_folder
         return self._private_folder(path)
+
+    @property
+    def _short_socket_folder(self) -> Path:
+        digest = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:16]
+        # Not TMPDIR, which is often as long, or private to one account.
+        return Path("/tmp") / f"nightshift-{self.account.uid}-{digest}"  # noqa: S108
 
     def _private_folder(self, path: Path) -> Path:
         """Make a folder of the server's account, or make sure that it is one and no trap."""

@@ -10,6 +10,7 @@ import msgspec
 
 from sync.model import Interval, StreamKey, StreamState
 from sync.storage.failures import translated
+from sync.storage.status import Status, read_status
 
 
 class PostgresWarehouse:
@@ -17,6 +18,10 @@ class PostgresWarehouse:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+
+    async def status(self) -> Status:
+        """What the warehouse says of itself, in one snapshot."""
+        return await read_status(self._pool)
 
     async def stream(self, key: StreamKey) -> StreamState:
         """A stream's progress; empty for a stream never seen."""

@@ -613,6 +613,15 @@ async def test_no_connection_is_made_to_a_private_address(host):
     assert "geheim" not in message
 
 
+async def test_a_name_with_several_private_addresses_is_refused_all_the_same(monkeypatch):
+    """When a name leads to several addresses, the refusal surfaces and is no failed connection."""
+    inside = [(2, 1, 6, "", ("127.0.0.1", 443)), (2, 1, 6, "", ("10.0.0.1", 443))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: inside)
+    async with blobs(allow_private=False) as c:
+        with pytest.raises(AddressRefused, match=r"blobs\.example.*loopback"):
+            await get(c, "https://blobs.example/night")
+
+
 async def test_blobs_are_fetched_bare():
     """A blob's request carries no token, and its address goes out as it was signed."""
     async with vendor(answer(200, b"blob")) as v, blobs() as c:
@@ -701,6 +710,21 @@ def tls(ca_file: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(ca_file, ca_file.with_name("key.pem"))
     return context
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/x", "https://127.0.0.2:{port}/x"])
+async def test_a_redirect_is_as_suspect_as_an_address(monkeypatch, tls, ca_file, target):
+    """A host of the open internet can neither redirect to plain http nor to a private address."""
+    allowed = {"127.0.0.1": None}
+    monkeypatch.setattr("sync.transport.policy.not_public", lambda ip: allowed.get(ip, "a private address"))
+
+    async def redirect(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(302, Location=target.format(port=v.port)))
+
+    async with vendor(redirect, tls=tls) as v, blobs(allow_private=False, ca_file=ca_file) as c:
+        with pytest.raises(AddressRefused):
+            await get(c, f"{v.url}/a")
+        assert len(v.seen) == 1
 
 
 async def test_an_untrusted_certificate_is_refused(tls):

@@ -448,11 +448,11 @@ def _wander(rng: np.random.Generator, at: Floats, *, every: float) -> Floats:
 def _spells(
     rng: np.random.Generator, count: int, *, on: float, off_median: float, off_spread: float, longest: int
 ) -> Bools:
-    """A mask of good spells (``on`` long on average) and bad ones (a few of them long, none longer than ``longest``)."""
+    """A mask of good spells (``on`` long on average) and bad ones (most short, some up to ``longest``)."""
     turns = 1 + count // 2  # each takes two at least
     good = rng.geometric(min(1.0, 1 / on), turns)
-    bad = np.minimum(np.ceil(rng.lognormal(np.log(off_median), off_spread, turns)), longest).astype(np.int64)
-    spells = np.column_stack((good, bad)).ravel()
+    bad = np.ceil(rng.lognormal(np.log(off_median), off_spread, turns))
+    spells = np.column_stack((good, np.minimum(bad, longest).astype(np.int64))).ravel()
     return np.repeat(np.tile([True, False], turns), spells)[:count]
 
 

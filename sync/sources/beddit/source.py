@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from sync.model import Interval, StreamState, Task, Traffic
 from sync.ports import Unit, Warehouse
@@ -76,6 +77,10 @@ class BedditSource:
         api, blobs = self._contexts[account].client.http.traffic, self._blob_http[account].traffic
         return Traffic(api.requests + blobs.requests, api.received_bytes + blobs.received_bytes)
 
+    async def probe(self, account: str) -> datetime | None:
+        """Prove an account's token with one cheap request; the vendor's clock."""
+        return await self._contexts[account].client.server_time()
+
     async def aclose(self) -> None:
         """Close connections."""
         for context in self._contexts.values():
@@ -90,6 +95,10 @@ class BedditSource:
         history was being read comes with the pass at the end.
         """
         context = self._contexts[account]
+        if task.kind == "archive":
+            async for units in self._archive(context, task):
+                yield units
+            return
         cursor = await self._cursor(context)
         if cursor is None:
             yield [Begin(context, reads_history=task.kind == "once")]
@@ -121,6 +130,20 @@ class BedditSource:
             yield [unit]
             async for units in self._blobs(context):
                 yield units
+            width = next_width(width, unit.found, unit.narrowest)
+
+    async def _archive(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """All of a stretch of time, newest first: saved files have no changes to ask for."""
+        if task.since is None or task.until is None:
+            raise AssertionError("an archive is read between two known times")
+        width = FIRST_WIDTH
+        end = task.until
+        while end > task.since:
+            unit = Window(context, Interval(max(task.since, end - width), end))
+            yield [unit]
+            async for units in self._blobs(context):
+                yield units
+            end = unit.window.start
             width = next_width(width, unit.found, unit.narrowest)
 
     async def _blobs(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:

@@ -33,6 +33,7 @@ TRACK_DECLARATIONS = Table(
 )
 
 SESSIONS = Head(
+    noun="night",
     table=Table(
         "beddit.session_records",
         (
@@ -75,6 +76,7 @@ SAMPLE_CHUNKS = Table(
 )
 
 BLOBS = Head(
+    noun="raw signal",
     table=Table(
         "beddit.blob_records",
         (

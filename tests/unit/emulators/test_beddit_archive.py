@@ -145,7 +145,8 @@ async def test_malformed_elements_do_not_lose_their_neighbours(tmp_path):
     """What is JSON is served, session or not; what is no JSON is counted; neighbours survive both."""
     good = json.dumps(session(1))
     later = json.dumps(session(2))
-    text = f'[{good}, 42, {{"id": 3, "start_timestamp": }}, {{"time_value_tracks": "]["}}, nonsense, {later}]'
+    broken = '{"id": 3, "start_timestamp": }'
+    text = f'[{good}, 42, {broken}, {{"time_value_tracks": "]["}}, nonsense, {later}]'
     path = save(tmp_path, "mixed.json", text)
     archive = read_archive(tmp_path)
     served = json.loads(await answer(archive))

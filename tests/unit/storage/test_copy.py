@@ -236,6 +236,12 @@ def test_numpy_columns_are_the_same_as_lists():
     ]
 
 
+def test_arrays_of_objects_may_hold_nulls():
+    """A numpy array of Python objects is a sequence like any other."""
+    assert column("int4", np.array([1, None], object)) == [1, None]
+    assert column("text", np.array(["a", None], object)) == ["a", None]
+
+
 @pytest.mark.parametrize("order", "<>")
 def test_byte_order_in_memory_does_not_matter(order):
     """Big- and little-endian arrays, contiguous or not, are stored as the same values."""
@@ -333,6 +339,7 @@ def test_wider_integers_are_stored_when_they_fit(kind, values):
         ("jsonb", ['"\udfff"']),
         ("jsonb", [{"a": 1}]),
         ("bytea", [5]),
+        ("bytea", [[5]]),
         ("bytea", ["text"]),
         ("uuid", ["00000000-0000-0000-0000-000000000000"]),
         ("date", [datetime(2024, 1, 1, tzinfo=UTC)]),

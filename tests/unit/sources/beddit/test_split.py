@@ -201,6 +201,7 @@ def test_a_fault_is_final():
         (b"null", "null"),
         ("\u00e4\x1b[31m".encode(), "\u00e4 [31m"),
         (b"\x1f\x8b\x08", "\ufffd"),
+        (("\u20ac" * 100).encode(), "'" + "\u20ac" * 60 + "'"),
     ],
 )
 def test_what_is_no_array_is_shown(answer, shown):
@@ -210,9 +211,16 @@ def test_what_is_no_array_is_shown(answer, shown):
     assert shown in str(caught.value)
 
 
+def test_a_mark_is_tolerated_only_in_front():
+    """A byte order mark behind blanks is no array, however the answer was cut."""
+    for chunks in ([b" \xef\xbb\xbf[]"], bytewise(b" \xef\xbb\xbf[]")):
+        assert isinstance(until_fault(chunks)[1], SourceContractError)
+
+
 def test_the_largest_element_is_exactly_the_cap():
     """An element of the cap's size passes, one byte more does not."""
-    assert split([b"[12345, [6]]"], cap=5) == [b"12345", b"[6]"]
+    for chunks in ([b"[12345, [6], 78901]"], bytewise(b"[12345, [6], 78901]")):
+        assert split(chunks, cap=5) == [b"12345", b"[6]", b"78901"]
     with pytest.raises(SourceContractError, match="session 1 of the answer exceeds 4 bytes"):
         split([b"[12345]"], cap=4)
 

@@ -1,0 +1,438 @@
+"""The commands: parse, call, print, exit code. Each is a few lines over ``sync.app``.
+
+Results go to standard output, logs and progress to standard error. Exit codes: 0 all done; 1 something
+failed or differs, what could be done was done; 2 the configuration is wrong or the database cannot be
+reached; 130 and 143 ended by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
+
+import msgspec
+import structlog
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from sync import config
+from sync.app import USER_AGENT, embedded_in, open_app, open_dsn
+from sync.commands.archive import load_archive
+from sync.commands.check import check as run_checks
+from sync.commands.demo import SLEEPERS, kept_config, run_demo, show_demo, workplace
+from sync.commands.emulate import emulate as serve_emulated
+from sync.commands.emulate import list_switches
+from sync.emulators.beddit import Study
+from sync.errors import ConfigurationError, StorageUnavailable, SyncError
+from sync.model import RunOutcome, Task
+from sync.observe import logging
+from sync.observe.display import Counts, watching
+from sync.observe.tables import plain_outcome, show_outcomes, show_status
+from sync.storage.embedded import run_psql
+from sync.storage.migrate import migrate as migrate_database
+from sync.storage.migrate import newest_version, schema_version
+
+T = TypeVar("T")
+
+DONE, FAILED, MISCONFIGURED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+log = structlog.get_logger(__name__)
+
+app = typer.Typer(
+    name="nightshift",
+    help=(
+        "Copies sleep sessions from the Beddit cloud into PostgreSQL: completely, cheaply, and for good.\n\n"
+        "New here? `nightshift demo` needs no account, no network and no database."
+    ),
+    epilog=(
+        "Configuration: --config PATH, else NIGHTSHIFT_CONFIG, else ./nightshift.toml, else "
+        "/etc/nightshift/nightshift.toml. Every key can also be a variable: "
+        "NIGHTSHIFT_WAREHOUSE__DSN, NIGHTSHIFT_BEDDIT__ACCOUNTS__ALICE__TOKEN.\n\n"
+        "Exit codes: 0 all done; 1 something failed, what could be done was done; 2 the configuration is wrong "
+        "or the database cannot be reached."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # they print local variables, and those may hold secrets
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
+SourceName = Annotated[str | None, typer.Option("--source", metavar="S", help="Only this source (beddit).")]
+AccountName = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
+
+
+class _StandardError:
+    """Standard error as it is at the moment of writing: a progress display may have put itself in between."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+@dataclass(slots=True)
+class _Session:
+    """One invocation: where its configuration is, and how it talks."""
+
+    path: Path | None = None
+
+    def settings(self) -> config.Settings:
+        return config.load(self.path, os.environ)
+
+    def logging(self, settings: config.Settings, *, bars: bool = False) -> logging.Redactor:
+        """Set up the log. Beside bars only what needs attention is logged, unless debugging was asked for."""
+        level = "warning" if bars and settings.log.level == "info" else settings.log.level
+        stream = cast("TextIO", _StandardError())
+        return logging.configure(level, settings.log.format, settings.secrets(), stream)
+
+
+_session = _Session()
+_out = Console(soft_wrap=True, highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+@app.callback()
+def options(
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="PATH", help="The configuration file.", envvar=config.CONFIG_VARIABLE
+        ),
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Remember the options that stand before the command."""
+    if version:
+        typer.echo(USER_AGENT.replace("/", " "))
+        raise typer.Exit
+    _session.path = path
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the warehouse, so that `nightshift sql` can look at it.")
+    ] = False,
+    nights: Annotated[
+        int, typer.Option("--nights", min=1, max=400, help="Nights of each of the two sleepers.")
+    ] = 7,
+    json: Json = False,
+) -> None:
+    """Copy an emulated study into an embedded PostgreSQL and show what arrived.
+
+    Two people sleep some nights; an emulated Beddit cloud on this machine holds them: a dozen tracks and a
+    raw signal of 140 samples a second each. The real pipeline copies everything. Nothing is configured,
+    nothing leaves this machine, and unless you say --keep nothing stays.
+    """
+    settings = _session.settings()
+    bars = _err.is_terminal
+    redactor = _session.logging(settings, bars=bars)
+    if not json:
+        _out.print(f"Emulating {len(SLEEPERS)} sleepers and copying {nights} nights of each ...")
+    with workplace(settings, keep=keep) as folder, watching(_err) as counts:
+        summary = _run(run_demo(folder, nights, redactor, counts))
+    if json:
+        _print_json({**summary.totals, "seconds": round(summary.seconds, 2)})
+    else:
+        show_demo(_out, summary, kept=keep)
+    _exit_by(summary.outcomes)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema. Safe to repeat, and to run beside another nightshift."""
+    settings = _session.settings()
+    _session.logging(settings)
+
+    async def work() -> tuple[str | None, str]:
+        async with open_dsn(settings) as dsn:
+            before = await schema_version(dsn)
+            await migrate_database(dsn)
+            return before, newest_version()
+
+    before, after = _run(work())
+    _out.print(
+        f"schema version {after}"
+        + (" (it already was)" if before == after else f" (was {before or 'empty'})")
+    )
+
+
+@app.command()
+def check(json: Json = False) -> None:
+    """Try configuration, database and credentials; say ok or what to do, line by line."""
+    settings = _session.settings()
+    _session.logging(settings, bars=True)
+    source = config.find(_session.path, os.environ)
+    worst = DONE
+
+    async def work() -> None:
+        nonlocal worst
+        async for finding in run_checks(settings, source):
+            worst = max(worst, DONE if finding.ok else MISCONFIGURED if finding.fatal else FAILED)
+            if json:
+                _print_json({"subject": finding.subject, "ok": finding.ok, "text": finding.text})
+            else:
+                mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+                _out.print(f"{mark} [bold]{finding.subject:<20}[/] {finding.text}")
+
+    _run(work())
+    raise typer.Exit(worst)
+
+
+@app.command("config")
+def show_config(
+    example: Annotated[bool, typer.Option("--example", help="The commented example file instead.")] = False,
+) -> None:
+    """Print the effective configuration, secrets hidden, or an example to start from.
+
+    `nightshift config --example > nightshift.toml` is a good beginning.
+    """
+    text = config.example_text() if example else config.describe(_session.settings())
+    typer.echo(text.rstrip())
+
+
+@app.command()
+def once(source: SourceName = None, account: AccountName = None, json: Json = False) -> None:
+    """Read everything that is new, then exit. An account never read before is read from its beginning.
+
+    Run it from cron if you like: a quiet account costs about one request. Whatever was interrupted goes on
+    where it stopped.
+    """
+    _work(Task("once"), source, account, json=json)
+
+
+@app.command()
+def backfill(
+    source: SourceName = None,
+    account: AccountName = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", help="Where to begin (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option("--to", help="Where to end (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ] = None,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload", help="Read again what was read before; stored rows only change if the source did."
+        ),
+    ] = False,
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive", metavar="DIR", help="Load saved Beddit session files instead of asking the cloud."
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read history, newest first. Interrupt it whenever you like: it goes on where it stopped.
+
+    With --archive DIR, every saved session file below DIR is loaded, through the same pipeline. A folder
+    directly below DIR whose name is a number holds the sessions of that user; all others belong to the user
+    of --account, else to user 1. Files that are not sessions are named and passed over.
+    """
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter("--from has to be before --to")
+    if archive is not None:
+        if since or until or reload:
+            raise typer.BadParameter("--archive reads whole files: it goes without --from, --to and --reload")
+        _work_archive(archive, account, json=json)
+        return
+    task = Task("backfill", since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC), reload)
+    _work(task, source, account, json=json)
+
+
+@app.command()
+def status(json: Json = False) -> None:
+    """Show how far each stream is, open rejects, raw signals, and each account's last run."""
+    settings = _existing_warehouse()
+    redactor = _session.logging(settings, bars=True)
+
+    async def work() -> Any:
+        async with open_app(settings, redactor, Counts()) as running:
+            return await running.warehouse.status()
+
+    facts = _run(work())
+    if json:
+        _print_json(facts.plain())
+    else:
+        show_status(_out, facts.facts())
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str | None, typer.Argument(help="A statement; without one, psql is interactive.")
+    ] = None,
+) -> None:
+    """Open psql on the warehouse, the embedded one too, or run one statement."""
+    settings = _existing_warehouse()
+    _session.logging(settings, bars=True)
+    arguments = [] if query is None else ["--command", query]
+    if settings.warehouse.dsn is not None:
+        raise typer.Exit(run_psql(settings.warehouse.dsn.get_secret_value(), arguments))
+    with embedded_in(settings.state_dir).running_sync() as dsn:
+        code = run_psql(dsn, arguments)
+    raise typer.Exit(code)
+
+
+@app.command()
+def emulate(
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            "--archive", metavar="DIR", help="Serve saved session files instead of a synthetic study."
+        ),
+    ] = None,
+    nights: Annotated[int, typer.Option("--nights", min=1, help="Nights of each synthetic sleeper.")] = 30,
+    seed: Annotated[int, typer.Option("--seed", help="Where the synthetic study's chance comes from.")] = 1,
+    port: Annotated[int, typer.Option("--port", help="The API's port; 0 is any free one.")] = 0,
+    blob_port: Annotated[
+        int, typer.Option("--blob-port", help="The blob host's port; 0 is any free one.")
+    ] = 0,
+    behave: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--behave",
+            metavar="NAME=VALUE",
+            help="Be another cloud than the default; `--behave help` lists how.",
+        ),
+    ] = None,
+) -> None:
+    """Serve an emulated Beddit cloud on this machine until Ctrl-C, and write a configuration that uses it."""
+    if behave == ["help"]:
+        typer.echo(list_switches())
+        raise typer.Exit
+    settings = _session.settings()
+    _session.logging(settings, bars=True)
+    folder = settings.state_dir / "emulated"
+    study = Study(seed=seed, nights=nights)
+    _run(
+        serve_emulated(
+            folder, _out, archive=archive, study=study, ports=(port, blob_port), behave=behave or []
+        )
+    )
+
+
+# --- what the commands share -----------------------------------------------------------------------
+
+
+def _work(task: Task, source: str | None, account: str | None, *, json: bool) -> None:
+    settings = _session.settings()
+    redactor = _session.logging(settings, bars=_err.is_terminal)
+    with watching(_err) as counts:
+
+        async def work() -> list[RunOutcome]:
+            async with open_app(settings, redactor, counts) as running:
+                return await running.run(task, source=source, account=account)
+
+        outcomes = _run(work())
+    _report(outcomes, counts, redactor, json=json)
+
+
+def _work_archive(folder: Path, account: str | None, *, json: bool) -> None:
+    settings = _session.settings()
+    redactor = _session.logging(settings, bars=_err.is_terminal)
+    with watching(_err) as counts:
+        loaded = _run(load_archive(settings, folder, account, redactor, counts))
+    for what, notes in (("passed over", loaded.passed_over), ("damaged", loaded.damaged)):
+        for note in notes:
+            if json:
+                _print_json({"file": str(note.path), "what": what, "reason": note.reason})
+            else:
+                _out.print(f"[yellow]{what}[/] {note.path}: {note.reason}")
+    _report(loaded.outcomes, counts, redactor, json=json)
+
+
+def _report(
+    outcomes: Sequence[RunOutcome], counts: Counts, redactor: logging.Redactor, *, json: bool
+) -> None:
+    if json:
+        for outcome in outcomes:
+            error = redactor.redact(str(outcome.error)) if outcome.error else None
+            _print_json(plain_outcome(outcome, counts, error))
+    else:
+        show_outcomes(_out, outcomes, counts)
+    _exit_by(outcomes)
+
+
+def _exit_by(outcomes: Sequence[RunOutcome]) -> NoReturn:
+    raise typer.Exit(FAILED if any(outcome.error for outcome in outcomes) else DONE)
+
+
+def _existing_warehouse() -> config.Settings:
+    """The configured warehouse; where there is none yet, the one that a demonstration left."""
+    settings = _session.settings()
+    if settings.warehouse.dsn is None and not embedded_in(settings.state_dir).is_initialised():
+        kept = kept_config(settings)
+        if kept is None:
+            _fail(
+                MISCONFIGURED,
+                f"there is no warehouse in {settings.state_dir} yet: `nightshift once` makes one, "
+                "and so does `nightshift demo --keep`",
+            )
+        _err.print(f"[dim]There is no warehouse of your own yet; this is the demo's ({kept.parent}).[/]")
+        return config.load(kept, {})
+    return settings
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, or to a signal: the batch in hand is committed or rolled back, whole."""
+
+    async def until_signal() -> T:
+        task = asyncio.ensure_future(work)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await asyncio.wait([task])  # Ctrl-C cancels us, and asyncio.run then cancels the task
+        if task.cancelled():
+            raise _TerminatedError
+        return task.result()
+
+    with _explained():
+        return asyncio.run(until_signal())
+
+
+class _TerminatedError(Exception):
+    """SIGTERM arrived."""
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what can go wrong into a sentence and an exit code."""
+    try:
+        yield
+    except ConfigurationError as error:
+        _fail(MISCONFIGURED, str(error))
+    except StorageUnavailable as error:
+        _fail(MISCONFIGURED, f"{error}. Check warehouse.dsn and that PostgreSQL is running")
+    except SyncError as error:
+        _fail(FAILED, str(error))
+    except KeyboardInterrupt:
+        _fail(INTERRUPTED, "interrupted: what was committed stays, and the same command goes on from there")
+    except _TerminatedError:
+        _fail(TERMINATED, "terminated: what was committed stays, and the same command goes on from there")
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    _err.print("[bold red]nightshift:[/]", escape(message), soft_wrap=True)
+    raise SystemExit(code)
+
+
+def _print_json(value: object) -> None:
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def main() -> None:
+    """Run the command line."""
+    with _explained():
+        app()

@@ -1,0 +1,1 @@
+"""What single commands do beyond reading sources: demonstration, checks, archives, emulation."""

@@ -1,0 +1,180 @@
+"""The demonstration: an emulated cloud, an embedded PostgreSQL, and the real pipeline between them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rich.console import Console
+
+from sync.app import App, embedded_in, open_app
+from sync.commands.emulated import CONFIG, emulated_settings, write_config
+from sync.config import Settings
+from sync.emulators.beddit import BedditCloud, Study
+from sync.model import RunOutcome, Task
+from sync.observe.logging import Redactor
+from sync.observe.tables import plain_table, sparkline
+from sync.ports import Observer
+
+SLEEPERS = {"ada": 1001, "ben": 1002}
+
+_TOTALS = """
+    SELECT (SELECT count(*) FROM beddit.sessions) AS nights,
+           (SELECT count(DISTINCT user_id) FROM beddit.sessions) AS sleepers,
+           (SELECT coalesce(sum(cardinality("values")), 0) FROM beddit.track_arrays) AS points,
+           (SELECT count(DISTINCT track) FROM beddit.track_arrays) AS tracks,
+           (SELECT coalesce(sum(sample_count), 0) FROM beddit.sampled_tracks) AS samples,
+           (SELECT count(*) FROM sync.rejects WHERE resolved_at IS NULL) AS rejects,
+           (SELECT sum(requests) FROM sync.runs) AS requests,
+           pg_database_size(current_database()) AS bytes
+"""
+
+_NIGHTS = """
+    SELECT s.user_id, s.night, extract(epoch FROM s.ended_at - s.started_at) / 3600 AS hours,
+           heart.average, heart.lowest, breath.rate, heart.curve
+    FROM beddit.sessions s
+    CROSS JOIN LATERAL (
+        SELECT avg(value) AS average, min(value) AS lowest,
+               (SELECT array_agg(v ORDER BY slot) FROM (
+                    SELECT slot, avg(h.value) AS v FROM generate_series(1, 40) AS slot
+                    LEFT JOIN beddit.track_values h
+                      ON h.user_id = s.user_id AND h.session_id = s.session_id AND h.track = 'heart_rate'
+                     AND width_bucket(h.offset_seconds, 0,
+                             extract(epoch FROM s.ended_at - s.started_at)::float8, 40) = slot
+                    GROUP BY slot) AS slots) AS curve
+        FROM beddit.track_values h
+        WHERE h.user_id = s.user_id AND h.session_id = s.session_id AND h.track = 'heart_rate') AS heart
+    CROSS JOIN LATERAL (
+        SELECT 60 / avg(value) AS rate FROM beddit.track_values r
+        WHERE r.user_id = s.user_id AND r.session_id = s.session_id AND r.track = 'respiration_cycles') AS breath
+    ORDER BY s.night DESC, s.user_id LIMIT 6
+"""
+
+QUERIES = {
+    "Resting heart rate, night by night": (
+        "SELECT s.user_id, s.night, round(avg(v.value)::numeric, 1) AS heart_rate "
+        "FROM beddit.sessions s JOIN beddit.track_values v USING (user_id, session_id) "
+        "WHERE v.track = 'heart_rate' GROUP BY 1, 2 ORDER BY 2, 1"
+    ),
+    "Two seconds of raw signal, five hours into the last night": (
+        "SELECT p.time, p.value FROM (SELECT * FROM beddit.sessions ORDER BY started_at DESC LIMIT 1) s, "
+        "beddit.samples_between(s.user_id, s.session_id, 'normal', "
+        "s.started_at + interval '5 h', s.started_at + interval '5 h 2 s') p"
+    ),
+    "What was done, and that it adds up": "SELECT * FROM sync.runs",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the demonstration left behind, read back from the warehouse."""
+
+    outcomes: Sequence[RunOutcome]
+    totals: Mapping[str, Any]
+    nights: Sequence[Mapping[str, Any]]
+    seconds: float
+
+
+def kept_folder(settings: Settings) -> Path:
+    """Where ``demo --keep`` leaves its warehouse, apart from the real one."""
+    return settings.state_dir / "demo"
+
+
+def kept_config(settings: Settings) -> Path | None:
+    """The configuration of a demonstration that was kept, if there is one."""
+    path = kept_folder(settings) / CONFIG
+    return path if path.is_file() else None
+
+
+@contextmanager
+def workplace(settings: Settings, *, keep: bool) -> Iterator[Path]:
+    """A fresh folder for the demonstration; gone afterwards unless it is kept.
+
+    The database's unprivileged owner must be able to enter it, nobody else can list it.
+    """
+    if keep:
+        folder = kept_folder(settings)
+        _remove(folder)
+        folder.mkdir(parents=True)
+        yield folder
+        return
+    folder = Path(tempfile.mkdtemp(prefix="nightshift-demo-"))
+    try:
+        folder.chmod(0o711)
+        yield folder
+    finally:
+        _remove(folder)
+
+
+async def run_demo(folder: Path, nights: int, redactor: Redactor, observer: Observer) -> Summary:
+    """Emulate a study of two sleepers, copy it, and read the warehouse back.
+
+    Args:
+        folder: Where the database and the configuration go.
+        nights: How many nights each of them sleeps.
+        redactor: For messages that are kept.
+        observer: Who is told how it goes.
+    """
+    began = monotonic()
+    async with BedditCloud(Study(users=tuple(SLEEPERS.values()), nights=nights)) as cloud:
+        settings = emulated_settings(write_config(folder, cloud, SLEEPERS))
+        async with open_app(settings, redactor, observer) as app:
+            outcomes = await app.run(Task("once"))
+            return Summary(outcomes, *await _read_back(app), monotonic() - began)
+
+
+async def _read_back(app: App) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
+    (totals,) = await app.warehouse.fetch(_TOTALS)
+    return totals, await app.warehouse.fetch(_NIGHTS)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a demonstration's folder, and stop its server should one still run."""
+    if folder.exists():
+        embedded_in(folder).stop_if_unused()
+        shutil.rmtree(folder)
+
+
+def show_demo(console: Console, summary: Summary, *, kept: bool) -> None:
+    """What arrived, the newest nights, and what to try next."""
+    totals = summary.totals
+    console.print(
+        f"\n[bold green]{totals['nights']:,} nights[/] of {totals['sleepers']} sleepers are in PostgreSQL, "
+        f"after [bold]{summary.seconds:.1f} s[/] and {totals['requests']:,} requests:\n"
+        f"  {totals['points']:>13,} points in {totals['tracks']} tracks\n"
+        f"  {totals['samples']:>13,} raw samples at 140 Hz and 10 Hz\n"
+        f"  {totals['rejects']:>13,} rejects\n"
+        f"  {totals['bytes'] / 1e6:>13,.0f} MB on disk\n"
+    )
+    _show_nights(console, summary.nights)
+    console.print(
+        "\n[bold]Try it:[/]"
+        if kept
+        else "\n[bold]To try these, keep the warehouse:[/] nightshift demo --keep"
+    )
+    for title, query in QUERIES.items():
+        console.print(f"\n[dim]# {title}[/]\n  nightshift sql {shlex.quote(query)}", markup=True)
+
+
+def _show_nights(console: Console, nights: Sequence[Mapping[str, Any]]) -> None:
+    numbers = ("hours", "bpm", "lowest", "breaths/min")
+    table = plain_table("night", "sleeper", *numbers, "heart rate through the night", numbers=numbers)
+    names = {user_id: name for name, user_id in SLEEPERS.items()}
+    for night in nights:
+        table.add_row(
+            str(night["night"]),
+            names.get(night["user_id"], str(night["user_id"])),
+            f"{night['hours']:.1f}",
+            f"{night['average']:.0f}",
+            f"{night['lowest']:.0f}",
+            f"{night['rate']:.1f}",
+            f"[cyan]{sparkline(night['curve'])}",
+        )
+    console.print(table)

@@ -1,0 +1,114 @@
+"""How work looks to a person: bars on a terminal, nothing but log lines elsewhere."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from sync.model import Batch, RunOutcome, Tally, length
+from sync.ports import Unit
+
+
+class Counts:
+    """Counts what was committed, by what a person calls it, for each account."""
+
+    def __init__(self) -> None:
+        self._records: dict[str, Counter[str]] = {}
+
+    def planned(self, source: str, account: str, units: Sequence[Unit]) -> None:
+        """Nothing to count yet."""
+
+    def committed(self, source: str, account: str, unit: Unit, batch: Batch, tally: Tally) -> None:  # noqa: ARG002
+        """Count the batch's records."""
+        nouns = Counter(record.head.noun for record in batch.records)
+        self._records.setdefault(f"{source}/{account}", Counter()).update(nouns)
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """Nothing to count any more."""
+
+    def of(self, source: str, account: str) -> Counter[str]:
+        """Records that were committed for an account, by noun."""
+        return self._records.get(f"{source}/{account}", Counter())
+
+
+class Bars(Counts):
+    """Counts, and shows a line for each account that is being worked on.
+
+    How many nights an account holds is known only when they have been read, so that there is no percentage:
+    what is shown is what was read so far.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("[bold]{task.fields[account]}"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._lines: dict[str, TaskID] = {}
+        self._items: Counter[str] = Counter()
+        self._covered: dict[str, timedelta] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def planned(self, source: str, account: str, units: Sequence[Unit]) -> None:
+        """Say what is being read."""
+        doing = units[0].label if len(units) == 1 else f"{len(units)} raw signals"
+        self._show(f"{source}/{account}", doing)
+
+    def committed(self, source: str, account: str, unit: Unit, batch: Batch, tally: Tally) -> None:
+        """Say how much has been read."""
+        super().committed(source, account, unit, batch, tally)
+        line = f"{source}/{account}"
+        self._items[line] += tally.read
+        if batch.progress is not None:
+            self._covered[line] = self._covered.get(line, timedelta()) + length(batch.progress.covered)
+        self._show(line, unit.label)
+
+    def finished(self, outcome: RunOutcome) -> None:
+        """Stop the account's spinner."""
+        line = f"{outcome.source}/{outcome.account}"
+        self._show(line, "failed" if outcome.error else "done")
+        self._progress.update(self._lines[line], total=1, completed=1)
+
+    def _show(self, line: str, doing: str) -> None:
+        if line not in self._lines:
+            self._lines[line] = self._progress.add_task("", total=None, account=line)
+        records = self._records.get(line, Counter())
+        counted = ", ".join(f"{number:,} {_plural(noun, number)}" for noun, number in records.items())
+        years = self._covered.get(line, timedelta()).days / 365.25
+        parts = [counted or "nothing yet", f"{self._items[line]:,} items"]
+        parts += [f"{years:.1f} years covered"] if years >= 0.1 else []
+        self._progress.update(self._lines[line], description=f"{' · '.join(parts)} · [dim]{doing}")
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Counts]:
+    """Bars where the console is a terminal; plain counting elsewhere."""
+    if not console.is_terminal:
+        yield Counts()
+        return
+    with Bars(console) as bars:
+        yield bars
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"

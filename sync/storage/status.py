@@ -1,0 +1,90 @@
+"""What the warehouse says of itself: the facts behind ``nightshift status``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from sync.storage.failures import translated
+
+_STREAMS = """
+    SELECT source, account, stream, last_success_at, lag, last_error,
+           lower(coverage) AS covered_from, upper(coverage) AS covered_to,
+           (SELECT coalesce(array_agg(lower(gap) || ' to ' || upper(gap)), '{}')
+            FROM unnest(range_merge(coverage)::tstzmultirange - coverage) AS gap) AS gaps
+    FROM sync.streams ORDER BY source, account, stream
+"""
+_BLOBS = "SELECT status, count(*) AS count FROM beddit.sampled_tracks GROUP BY status ORDER BY status"
+_REJECTS = """
+    SELECT source, account, reason, count(*) AS count, max(last_seen_at) AS last_seen_at
+    FROM sync.rejects WHERE resolved_at IS NULL
+    GROUP BY source, account, reason ORDER BY count(*) DESC, reason LIMIT 20
+"""
+_NIGHTS = """
+    SELECT count(*) AS nights, max(night) AS newest FROM beddit.sessions
+"""
+_RUNS = """
+    SELECT DISTINCT ON (source, account) source, account, task, started_at, finished_at, outcome, read,
+           stored, rejected, requests, error
+    FROM sync.runs ORDER BY source, account, run_id DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The warehouse's facts; each entry is a row by column name."""
+
+    schema_version: str
+    nights: int
+    newest_night: Any
+    streams: Sequence[Mapping[str, Any]]
+    blobs: Mapping[str, int]
+    rejects: Sequence[Mapping[str, Any]]
+    runs: Sequence[Mapping[str, Any]]
+
+    def facts(self) -> dict[str, Any]:
+        """The facts by name."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def plain(self) -> dict[str, Any]:
+        """The same as values that JSON has words for; durations in seconds."""
+        return {name: _plain(value) for name, value in self.facts().items()}
+
+
+async def read_status(pool: asyncpg.Pool) -> Status:
+    """Read all facts in one snapshot.
+
+    Raises:
+        StorageUnavailable: PostgreSQL is away.
+    """
+    with translated():
+        async with pool.acquire() as c, c.transaction(isolation="repeatable_read", readonly=True):
+            nights = await c.fetchrow(_NIGHTS)
+            return Status(
+                schema_version=await c.fetchval("SELECT version_num FROM sync.alembic_version"),
+                nights=nights["nights"],
+                newest_night=nights["newest"],
+                streams=[dict(row) for row in await c.fetch(_STREAMS)],
+                blobs={row["status"]: row["count"] for row in await c.fetch(_BLOBS)},
+                rejects=[dict(row) for row in await c.fetch(_REJECTS)],
+                runs=[dict(row) for row in await c.fetch(_RUNS)],
+            )
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {key: _plain(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_plain(part) for part in value]
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return value.isoformat()
+        case None | bool() | int() | float() | str():
+            return value
+    return str(value)
