@@ -185,7 +185,7 @@ class Engine(Section):
     parallel_accounts: Count = 4
     """Accounts that are read at the same time."""
     parallel_units: Count = 4
-    """Units of work (a window, a session, a blob) that are read at the same time, over all accounts."""
+    """Units of one account (its raw signals, say) that are read at the same time."""
 
 
 class BedditAccount(Section):
@@ -212,7 +212,7 @@ class Beddit(Section):
     base_url: BaseUrl = "https://cloudapi.beddit.com"
     """Where the Beddit cloud is; https, or http on this very machine."""
     ca_file: Path | None = None
-    """Certificates (PEM) to trust instead of the system's."""
+    """Certificates (PEM) to trust beside the system's."""
     allow_private_blob_hosts: bool = False
     """Whether sampled tracks may come from private addresses, and over plain http from them."""
     history_start: date = date(2012, 1, 1)
@@ -226,7 +226,7 @@ class Beddit(Section):
     concurrency: Count = 4
     """Requests to one host that are under way at the same time at most."""
     request_timeout_s: Seconds = 90
-    """Seconds that one request may take; Beddit itself gave up after about 60."""
+    """Seconds that a host may stay silent; Beddit itself gave up after about 60."""
     blob_max_bytes: Count = 256 * 1024**2
     """Bytes of one sampled track at most; a larger one is refused."""
     batch_bytes: Count = 16 * 1024**2
