@@ -229,7 +229,7 @@ class Beddit(Section):
     """Seconds that a host may stay silent; Beddit itself gave up after about 60."""
     blob_max_bytes: Count = 256 * 1024**2
     """Bytes of one sampled track at most; a larger one is refused."""
-    batch_bytes: Count = 16 * 1024**2
+    batch_bytes: Count = 8 * 1024**2
     """Bytes of an answer that are decoded before what they hold is committed; bounds the memory."""
     accounts: Annotated[dict[AccountName, BedditAccount], AfterValidator(_check_distinct_users)] = Field(
         default_factory=dict

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import aiohttp
@@ -114,6 +115,7 @@ class Wire:
             return await handler(request)
 
 
+@lru_cache  # reading the authorities takes some 20 ms, and there is a client for every account
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context()
     try:

@@ -41,7 +41,7 @@ class BedditSettings:
     ca_file: Path | None = None
     allow_private_blob_hosts: bool = False
     blob_max_bytes: int = 256 << 20
-    batch_bytes: int = 16 << 20
+    batch_bytes: int = 8 << 20
     history_start: datetime = datetime(2012, 1, 1, tzinfo=UTC)
     longest_session: timedelta = timedelta(hours=48)
     overlap: timedelta = timedelta(seconds=1)
