@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from sync.commands.emulated import write_config
@@ -60,10 +61,8 @@ def child(config: str) -> None:
     print_to = os.dup(1)
     read, write = os.pipe()
     os.dup2(write, 1)
-    try:
+    with suppress(SystemExit):
         app(["--config", config, "once", "--json"], standalone_mode=False)
-    except SystemExit:
-        pass
     sys.stdout.flush()
     os.dup2(print_to, 1)
     os.close(write)
