@@ -208,6 +208,7 @@ STATEMENTS = (
         track text NOT NULL,
         updated float8,
         digest bytea NOT NULL,
+        sha256 bytea NOT NULL,
         data_type text,
         samples_per_frame int,
         frame_length float8,
@@ -222,7 +223,8 @@ STATEMENTS = (
         PRIMARY KEY (user_id, session_id, track)
     )
     """,
-    "COMMENT ON TABLE beddit.blob_records IS 'Blobs that were downloaded whole; digest is their SHA-256'",
+    "COMMENT ON TABLE beddit.blob_records IS 'Blobs that were downloaded whole'",
+    "COMMENT ON COLUMN beddit.blob_records.digest IS 'Of the bytes and of how they are read'",
     "COMMENT ON COLUMN beddit.blob_records.updated IS 'The session version that the blob was listed with'",
     """
     CREATE TABLE beddit.blob_attempts (
@@ -270,7 +272,7 @@ STATEMENTS = (
            coalesce(a.reason, b.reason) AS reason,
            coalesce(a.attempts, 0) AS attempts,
            a.next_attempt_at,
-           encode(b.digest, 'hex') AS sha256
+           encode(b.sha256, 'hex') AS sha256
     FROM beddit.track_declarations d
     FULL JOIN beddit.blob_records b USING (user_id, session_id, track)
     LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
@@ -319,10 +321,10 @@ STATEMENTS = (
         FROM beddit.session_records s
         JOIN beddit.blob_records b USING (user_id, session_id)
         JOIN beddit.sample_chunks c ON c.user_id = of_user AND c.session_id = of_session AND c.track = of_track
-            AND c.first_index >= greatest((extract(epoch FROM from_time)::float8 - s.start_timestamp)
-                * b.samples_per_frame / b.frame_length, -1e15)::bigint - 4097
-            AND c.first_index <= least((extract(epoch FROM to_time)::float8 - s.start_timestamp)
-                * b.samples_per_frame / b.frame_length, 1e15)::bigint + 1
+            AND c.first_index >= least(greatest((extract(epoch FROM from_time)::float8 - s.start_timestamp)
+                * b.samples_per_frame / b.frame_length, -1e15), 1e15)::bigint - 4097
+            AND c.first_index <= greatest(least((extract(epoch FROM to_time)::float8 - s.start_timestamp)
+                * b.samples_per_frame / b.frame_length, 1e15), -1e15)::bigint + 1
         CROSS JOIN LATERAL unnest(
             coalesce(c.int2s::float8[], c.int4s::float8[], c.float4s::float8[], c.float8s))
             WITH ORDINALITY AS item (value, ordinal)

@@ -7,6 +7,7 @@ stored as it is and says so: time is never stretched to fit.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,7 +134,9 @@ def _record(
         "session_id": due.session_id,
         "track": due.track,
         "updated": due.updated,
-        "digest": sha256,
+        # The same bytes read as another type are other samples.
+        "digest": hashlib.sha256(sha256 + (due.data_type or "").encode()).digest(),
+        "sha256": sha256,
         "data_type": due.data_type,
         "samples_per_frame": due.samples_per_frame,
         "frame_length": due.frame_length,

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 
-from sync.errors import AnswerTooLarge
+from sync.errors import SyncError
 from sync.model import Batch, StreamKey
 from sync.sources.beddit.addresses import AddressBook
 from sync.sources.beddit.client import Answer, BedditClient
@@ -53,8 +53,8 @@ class Reading:
                 if size >= self.context.settings.batch_bytes:
                     yield self._batch(decoded)
                     decoded, size = [], 0
-        except AnswerTooLarge:
-            if decoded:  # what came before the cut is good
+        except SyncError:
+            if decoded:  # what came before the fault is good
                 yield self._batch(decoded)
             raise
         if decoded:

@@ -85,6 +85,7 @@ BLOBS = Head(
             ("track", PgType.TEXT),
             ("updated", PgType.FLOAT8),
             ("digest", PgType.BYTEA),
+            ("sha256", PgType.BYTEA),
             ("data_type", PgType.TEXT),
             ("samples_per_frame", PgType.INT4),
             ("frame_length", PgType.FLOAT8),
