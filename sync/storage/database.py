@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -34,30 +34,38 @@ async def open_pool(
         ConfigurationError: The address, the credentials or the server's age do not do.
         StorageUnavailable: The server cannot be reached.
     """
-    try:
-        with translated():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=size,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=statement_timeout_s + 30,
-                server_settings={
-                    "application_name": "nightshift",
-                    "TimeZone": "UTC",
-                    "statement_timeout": f"{statement_timeout_s:.0f}s",
-                    "jit": "off",  # it costs more than it saves on statements of a few milliseconds
-                },
-            )
-    except (
-        ValueError
-    ) as error:  # asyncpg's word for a DSN that it cannot read; the text may hold the password
-        raise ConfigurationError("warehouse.dsn is not a PostgreSQL connection string") from error
+    with connecting():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=statement_timeout_s + 30,
+            server_settings={
+                "application_name": "nightshift",
+                "TimeZone": "UTC",
+                "statement_timeout": f"{statement_timeout_s:.0f}s",
+                "jit": "off",  # it costs more than it saves on statements of a few milliseconds
+            },
+        )
     try:
         await _refuse_old_server(pool)
         yield pool
     finally:
         await _close(pool)
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Raise our errors where a connection is opened.
+
+    asyncpg's word for a DSN that it cannot read is ValueError; its text may hold the password.
+    """
+    try:
+        with translated():
+            yield
+    except ValueError:
+        raise ConfigurationError("warehouse.dsn is not a PostgreSQL connection string") from None
 
 
 async def _refuse_old_server(pool: asyncpg.Pool) -> None:

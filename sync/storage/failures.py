@@ -23,6 +23,12 @@ _TRY_AGAIN: tuple[type[BaseException], ...] = (
     asyncpg.OperatorInterventionError,  # terminated, shutting down, starting up, statement_timeout
     asyncpg.TransactionRollbackError,  # deadlock, serialisation failure
     asyncpg.LockNotAvailableError,
+    asyncpg.IdleInTransactionSessionTimeoutError,  # ends the connection
+    asyncpg.ReadOnlySQLTransactionError,  # a standby, perhaps on its way to be the primary
+    asyncpg.TargetServerAttributeNotMatched,
+    asyncpg.PostgresSystemError,  # I/O errors of the server's disk
+    asyncpg.InvalidCachedStatementError,  # the schema changed under an open connection
+    asyncpg.OutdatedSchemaCacheError,
     ConnectionError,
     TimeoutError,
     OSError,
@@ -43,7 +49,12 @@ def translated() -> Iterator[None]:
     """Raise our errors in place of asyncpg's, with the original as the cause."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except (
+        asyncpg.PostgresError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+        OSError,
+    ) as error:
         ours = translate(error)
         if ours is None:
             raise

@@ -6,17 +6,23 @@ import asyncio
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from sync.errors import ConfigurationError
-from sync.storage.failures import translated
+from sync.storage.database import CONNECT_TIMEOUT_S, connecting
+from sync.storage.failures import translate, translated
+
+# Alembic keeps the migration that runs in global variables: one at a time in a process.
+_TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 async def migrate(dsn: str) -> None:
@@ -32,12 +38,39 @@ async def migrate(dsn: str) -> None:
     engine = create_async_engine(
         "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn), poolclass=NullPool
     )
+    turn = _TURNS.setdefault(asyncio.get_running_loop(), asyncio.Lock())
     with _scripts() as scripts, translated():
         try:
-            async with engine.connect() as connection:
+            async with turn, engine.connect() as connection:
                 await connection.run_sync(_upgrade, scripts)
+        except DBAPIError as error:
+            raise await _unwrapped(error, dsn) from error
         finally:
             await engine.dispose()
+
+
+async def _unwrapped(error: DBAPIError, dsn: str) -> Exception:
+    """Our error for what asyncpg said below sqlalchemy; a defect as it is."""
+    cause = error.orig.__cause__ if error.orig else None
+    ours = translate(cause) if cause else None
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError) and (grant := await _missing_grant(dsn)):
+        return ConfigurationError(f"{ours}. Let the database's owner run: {grant}")
+    return ours or error
+
+
+async def _missing_grant(dsn: str) -> str | None:
+    """What lets this role create schemas; None where it may."""
+    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    try:
+        grant: str | None = await connection.fetchval(
+            """
+            SELECT format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user)
+            WHERE NOT has_database_privilege(current_database(), 'CREATE')
+            """
+        )
+        return grant
+    finally:
+        await connection.close()
 
 
 async def ensure_schema(dsn: str) -> None:
@@ -78,8 +111,9 @@ async def schema_version(dsn: str) -> str | None:
         ConfigurationError: PostgreSQL refuses the connection for good.
         StorageUnavailable: It cannot be reached.
     """
+    with connecting():
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
     with translated():
-        connection = await asyncpg.connect(dsn)
         try:
             if await connection.fetchval("SELECT to_regclass('sync.alembic_version')") is None:
                 return None

