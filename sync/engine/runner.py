@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from sync.errors import StorageUnavailable, SyncError
+from sync.errors import SyncError
 from sync.model import Batch, RunOutcome, Tally, Task, Traffic
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
@@ -150,7 +150,7 @@ class _Run:
         log.error("unit.failed", error=message, kind=type(error).__name__)
         try:
             await self._engine.ledger.failed(unit.stream, message)
-        except StorageUnavailable:  # then it is the failure, and is reported as such
+        except SyncError:  # then it is the failure, and is reported as such
             log.warning("ledger.unavailable")
 
     async def _close(self, outcome: RunOutcome, verdict: str) -> None:
@@ -158,7 +158,7 @@ class _Run:
         log.info("run.finished", outcome=verdict, read=outcome.tally.read, stored=outcome.tally.stored)
         try:
             await self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error)
-        except StorageUnavailable:
+        except SyncError:
             log.warning("ledger.unavailable")
 
     def _outcome(self, error: Exception | None) -> RunOutcome:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import aiohttp
 import pytest
 
-from sync.errors import AddressRefused, AnswerTooLarge, SourceUnavailable, SyncError
+from sync.errors import AddressRefused, AnswerTooLarge, ConnectionEnded, SourceUnavailable, SyncError
 from sync.transport.failures import FAILURES, failure, translated
 
 
@@ -47,8 +47,8 @@ def test_trouble_inside_a_body_asks_for_less(kind):
         (TimeoutError(), AnswerTooLarge),
         (aiohttp.SocketTimeoutError(), AnswerTooLarge),
         (aiohttp.ConnectionTimeoutError(), SourceUnavailable),
-        (aiohttp.ServerDisconnectedError(), SourceUnavailable),
-        (ConnectionResetError(), SourceUnavailable),
+        (aiohttp.ServerDisconnectedError(), ConnectionEnded),
+        (ConnectionResetError(), ConnectionEnded),
         (aiohttp.InvalidURL("x"), AddressRefused),
     ],
 )

@@ -1,0 +1,57 @@
+"""The facts behind ``nightshift status``."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+
+from sync.model import Interval, Progress, Reject, RunOutcome, Tally, Task, Traffic
+
+
+async def test_an_empty_warehouse(store):
+    """Nothing yet, and the status says so."""
+    status = (await store.warehouse.status()).facts()
+    assert status["schema_version"] == "0001"
+    assert (status["nights"], status["newest_night"]) == (0, None)
+    assert (status["streams"], status["blobs"], status["rejects"]) == ([], {}, [])
+
+
+async def test_the_facts(store, night, signal):
+    """Nights, streams with their gaps, blobs by status, open rejects by reason and last runs are all told."""
+    first, second, third, fourth = (datetime(2024, 1, n, tzinfo=UTC) for n in (1, 2, 3, 4))
+    declares = [("normal", "int16", 28, True), ("noise", "int8", 2, False)]
+    await store.commit(
+        night(1, declares=declares, night=date(2024, 1, 2)),
+        night(2, declares=declares[:1], night=date(2024, 1, 3)),
+        signal(1, [1]),
+        rejects=[Reject("1001/1", f"1001/1/x/{n}", "not a number") for n in range(3)]
+        + [Reject("1001/7", "1001/7", "no start"), Reject("1001/8", "1001/8", "gone")],
+        progress=Progress(covered=(Interval(first, second), Interval(third, fourth))),
+    )
+    await store.commit(night(8))
+    await store.ledger.failed(store.stream, "the vendor is away")
+    outcome = RunOutcome("beddit", "alice", Tally(), Traffic(3, 99))
+    await store.ledger.finish(store.run, outcome, verdict="failed", error="the vendor is away")
+    newest = await store.ledger.begin("beddit", "alice", Task("backfill"))
+
+    status = (await store.warehouse.status()).facts()
+    assert (status["nights"], status["newest_night"]) == (3, date(2024, 1, 3))
+    assert status["blobs"] == {"absent": 1, "complete": 1, "pending": 1}
+    (stream,) = status["streams"]
+    assert (stream["covered_from"], stream["covered_to"]) == (first, fourth)
+    assert stream["gaps"] == ["2024-01-02 00:00:00+00 to 2024-01-03 00:00:00+00"]
+    assert (stream["last_error"], stream["lag"]) == ("the vendor is away", None)
+    open_rejects = [(row["reason"], row["count"]) for row in status["rejects"]]
+    assert open_rejects == [("not a number", 3), ("no start", 1)]
+    (run,) = status["runs"]
+    assert (run["task"], run["outcome"], run["finished_at"]) == ("backfill", "running", None)
+    assert newest > store.run
+
+
+async def test_the_plain_facts_are_json(store, night):
+    """What ``--json`` prints can be read by any JSON parser, with lag in seconds."""
+    await store.commit(night(1), progress=Progress(checked=True))
+    plain = json.loads(json.dumps((await store.warehouse.status()).plain(), allow_nan=False))
+    assert plain["nights"] == 1
+    assert 0 <= plain["streams"][0]["lag"] < 300
+    assert plain["newest_night"] == "1970-01-01"
