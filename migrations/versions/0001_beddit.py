@@ -231,6 +231,7 @@ STATEMENTS = (
         user_id bigint NOT NULL,
         session_id bigint NOT NULL,
         track text NOT NULL,
+        updated float8,
         attempts int NOT NULL,
         status text NOT NULL,
         reason text,
@@ -240,6 +241,7 @@ STATEMENTS = (
     )
     """,
     "COMMENT ON TABLE beddit.blob_attempts IS 'How often a blob was asked for and when it will be again'",
+    "COMMENT ON COLUMN beddit.blob_attempts.updated IS 'The session version whose blob was asked for'",
     # Inline on the page: a chunk is cut so that two of them fill one, and nothing tries to compress noise.
     """
     CREATE TABLE beddit.sample_chunks (
@@ -286,12 +288,13 @@ STATEMENTS = (
     'unsupported (an unknown sample type: length and hash are kept)'
     """,
     "COMMENT ON COLUMN beddit.sampled_tracks.sample_rate IS 'Samples per second'",
+    # Subtracted, because -0.0 + 0 is 0.0 and -0.0 - 0 is -0.0.
     """
     CREATE VIEW beddit.samples AS
     SELECT c.user_id, c.session_id, c.track, c.first_index + item.ordinal - 1 AS index,
            sync.instant(s.start_timestamp
                + (c.first_index + item.ordinal - 1) * b.frame_length / b.samples_per_frame) AS time,
-           item.value + c.bias AS value
+           item.value - (-c.bias) AS value
     FROM beddit.sample_chunks c
     JOIN beddit.blob_records b USING (user_id, session_id, track)
     JOIN beddit.session_records s USING (user_id, session_id)
@@ -317,7 +320,7 @@ STATEMENTS = (
         SELECT c.user_id, c.session_id, c.track, c.first_index + item.ordinal - 1 AS index,
                sync.instant(s.start_timestamp
                    + (c.first_index + item.ordinal - 1) * b.frame_length / b.samples_per_frame) AS time,
-               item.value + c.bias AS value
+               item.value - (-c.bias) AS value
         FROM beddit.session_records s
         JOIN beddit.blob_records b USING (user_id, session_id)
         JOIN beddit.sample_chunks c ON c.user_id = of_user AND c.session_id = of_session AND c.track = of_track

@@ -33,6 +33,12 @@ EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_800.0
 PAYLOAD_LIMIT = 2_000
 """Characters of an offending item that a reject keeps."""
 
+NAME_LIMIT = 500
+"""Characters of a track's name: it is part of keys, and PostgreSQL's index entries end at 2,700 bytes."""
+
+MOST_FRAMES = 2**31
+"""So that frames times samples per frame stays within 64 bits; at 0.2 s a frame, 13 years."""
+
 KNOWN_FIELDS = frozenset(
     {
         *("id", "start_timestamp", "end_timestamp", "timezone", "hardware", "software", "frame_length"),
@@ -41,7 +47,8 @@ KNOWN_FIELDS = frozenset(
 )
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_SIGNED_ADDRESS = re.compile(r"(https?://[^\s?\"]+)\?[^\s\"]*")
+# In raw JSON text the slashes and the question mark may be escaped.
+_SIGNED_ADDRESS = re.compile(r"(https?:(?:\\?/){2}[^\s?\"]+?)(?:\?|\\u003f)[^\s\"]*", re.IGNORECASE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PAIRS = msgspec.json.Decoder(list[tuple[float, float]])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -174,15 +181,14 @@ class _Session:
         if not isinstance(given, str):
             self._note(name, f"{name} is {_kind(given)}, not a string; stored as NULL", given)
             return None
-        return self._storable(name, given)
+        return self._storable(name, _SIGNED_ADDRESS.sub(r"\1?...", given))
 
     def _storable(self, name: str, text: str) -> str:
         """Text as PostgreSQL can hold it; what had to be replaced is noted with the original."""
         clean = clean_text(text)
         if clean != text:
-            self._note(
-                name, f"{name} holds characters that PostgreSQL cannot store; replaced by U+FFFD", text
-            )
+            note = f"{name} holds characters that PostgreSQL cannot store; replaced by U+FFFD"
+            self._note(f"{name}#text", note, text)
         return clean
 
     def _night(self, moment: float, zone: str | None) -> date:
@@ -264,6 +270,7 @@ class _Session:
         if given is None:
             given = []
         if not isinstance(given, list):
+            self._read += 1
             self._reject(track, f"a track's items are {_kind(given)}, not an array", given)
             given = []
         return self._pick(track, given)
@@ -313,7 +320,7 @@ class _Session:
             if isinstance(address, str) and address:
                 addresses[name] = address
             elif address is not None:
-                self._note(f"{name}#data_url", f"data_url is {_kind(address)}, not a string", None)
+                self._note(f"{name}#data_url", f"data_url is {_kind(address)}, not an address", None)
             data_type = fields.pop("data_type", None)
             rate = fields.pop("samples_per_frame", None)
             names.append(name)
@@ -342,13 +349,21 @@ class _Session:
             self._read += 1
             self._reject(name, f"{name} is {_kind(given)}, not an object", given)
             return
+        taken: set[str] = set()
         for key in sorted(given):
             inner = _fields(given[key])
+            if inner is None:
+                continue
+            clean = clean_text(key)
+            if isinstance(inner, dict) and len(key) <= NAME_LIMIT and clean not in taken:
+                taken.add(clean)
+                yield self._storable(f"{name}/{clean}", key), inner
+                continue
+            fault = f"is {_kind(inner)}, not an object"
             if isinstance(inner, dict):
-                yield self._storable(f"{name}#name", key), inner
-            elif inner is not None:
-                self._read += 1
-                self._reject(clean_text(key), f"{what} is {_kind(inner)}, not an object", inner)
+                fault = "has a name that is too long" if len(key) > NAME_LIMIT else "has another one's name"
+            self._read += 1
+            self._reject(f"{name}/{_short_name(key)}", f"{what} {fault}", inner)
 
     def _keys(self, count: int) -> tuple[list[int], list[int]]:
         return list(repeat(self._id, count)), list(repeat(self._user_id, count))
@@ -363,6 +378,8 @@ class _Session:
     def _note(self, item: str, reason: str, payload: Any) -> None:
         note = Reject(self._key, f"{self._key}/{clean_text(item)}", reason, shorten(payload), counts=False)
         self._rejects.append(note)
+        if item != "updated":
+            self._hash_json([item, reason, payload])
 
     def _hash_json(self, value: Any) -> None:
         self._digest.update(json_text(value).encode())
@@ -388,6 +405,13 @@ class _Items:
 def instant(seconds: float) -> datetime:
     """Unix seconds to an instant: one float64 product, rounded half to even to microseconds."""
     return _EPOCH + timedelta(microseconds=round(seconds * 1e6))
+
+
+def _short_name(name: str) -> str:
+    """A track's name as a reject's key takes it; a hash stands for one that is too long."""
+    if len(name) <= NAME_LIMIT:
+        return clean_text(name)
+    return f"#{blake2b(name.encode(errors='surrogatepass'), digest_size=8).hexdigest()}"
 
 
 def clean_text(text: str) -> str:
@@ -417,7 +441,7 @@ def _clean(value: Any) -> Any:
         case list() | tuple():
             return [_clean(part) for part in value]
         case dict():
-            return {clean_text(str(key)): _clean(_value(part)) for key, part in value.items()}
+            return {_clean(str(key)): _clean(_value(part)) for key, part in value.items()}
         case msgspec.Raw():
             return _clean(_value(value))
     return value
@@ -448,8 +472,16 @@ def _value(raw: Any) -> Any:
         return raw
     try:
         return msgspec.json.decode(raw)
-    except msgspec.DecodeError:
-        return json.loads(bytes(raw))
+    except (msgspec.DecodeError, ValueError):
+        return json.loads(bytes(raw), parse_int=_integer)
+
+
+def _integer(digits: str) -> int | float:
+    """An integer; one of more digits than Python reads is beyond float64 too, so: infinite."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _finite(value: Any) -> float | None:
@@ -466,15 +498,20 @@ def _finite(value: Any) -> float | None:
 def _frame_count(start: float, end: float | None, frame_length: float | None) -> int | None:
     if end is None or frame_length is None or end < start:
         return None
-    return round((end - start) / frame_length)
+    count = round((end - start) / frame_length)
+    return count if count < MOST_FRAMES else None
 
 
 def _rejected_whole(
     element: bytes, user_id: int, reason: str, fields: Mapping[str, Any] | None = None
 ) -> DecodedSession:
     """A reject for a whole session, keyed by its id if it has one, else by its content."""
-    given = _value(fields.get("id")) if fields else None
-    name = given if isinstance(given, int) else f"#{blake2b(element, digest_size=8).hexdigest()}"
+    try:
+        given = _value(fields.get("id")) if fields else None
+    except (ValueError, RecursionError):
+        given = None
+    is_key = isinstance(given, int) and not isinstance(given, bool) and -(2**63) <= given < 2**63
+    name = given if is_key else f"#{blake2b(element, digest_size=8).hexdigest()}"
     key = f"{user_id}/{name}"
     payload = shorten(element[: 4 * PAYLOAD_LIMIT].decode(errors="replace"))
     return DecodedSession(None, (Reject(key, key, reason, payload),))

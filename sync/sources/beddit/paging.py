@@ -69,8 +69,11 @@ class Paging:
         sorted_by_updated: Whether some answer has proved it.
         known: (session, version) of everything seen in this pass.
         largest: Sessions in the largest answer of this pass.
-        prefix: What a smaller page gave for the same question. A larger one has to begin with it: a server
-            that keeps the newest sessions under ``limit``, not the oldest, is found out by that.
+        prefix: What a page of another limit gave for the same question. The larger of the two has to begin
+            with the smaller: a server that keeps the newest sessions under ``limit``, not the oldest, is
+            found out by that.
+        compared: Whether two pages of different lengths have shown that the oldest are kept.
+        too_large: The smallest limit that got no answer: a page never grows to it again.
     """
 
     ask: Ask
@@ -79,6 +82,8 @@ class Paging:
     known: frozenset[Seen] = frozenset()
     largest: int = 0
     prefix: tuple[Seen, ...] = ()
+    compared: bool = False
+    too_large: int = 2 * LARGEST_LIMIT
 
     @classmethod
     def begin(cls, updated_after: float, overlap: float, *, sorted_by_updated: bool) -> Paging:
@@ -89,8 +94,11 @@ class Paging:
         """What it means that the last question got no answer; ``smaller`` where less might be had."""
         if not smaller or self.ask.limit == 1:
             return self, GiveUp(reason)
-        ask = replace(self.ask, limit=self.ask.limit // 2)
-        return replace(self, ask=ask, prefix=()), ask
+        limit = self.ask.limit // 2
+        if limit == len(self.prefix):
+            limit = max(1, limit // 2)  # that page is known: comparing it with itself would prove nothing
+        ask = replace(self.ask, limit=limit)
+        return replace(self, ask=ask, too_large=self.ask.limit), ask
 
     def after(self, answer: Sequence[Seen]) -> tuple[Paging, Ask | Done | GiveUp]:
         """What an answer to the last question means."""
@@ -100,34 +108,44 @@ class Paging:
             sorted_by_updated=self.sorted_by_updated or proven_order(answer) == "updated",
             known=self.known | fresh,
             largest=max(self.largest, len(answer)),
+            compared=self.compared or 0 < len(self.prefix) != len(answer) > 0,
         )
-        step = _step(paging, answer, bool(fresh), self.largest)
+        longest = answer if self.compared else max(answer, self.prefix, key=len)
+        news = bool(fresh) or paging.compared != self.compared
+        step = _step(paging, answer, longest, news, self.largest)
         if not isinstance(step, Ask):
             return paging, step
         same_question = step.updated_after == self.ask.updated_after
         return replace(paging, ask=step, prefix=tuple(answer) if same_question else ()), step
 
 
-def _step(paging: Paging, answer: Sequence[Seen], fresh: bool, largest_before: int) -> Ask | Done | GiveUp:
+def _step(
+    paging: Paging, answer: Sequence[Seen], longest: Sequence[Seen], news: bool, largest_before: int
+) -> Ask | Done | GiveUp:
     ask = paging.ask
     if not answer or len(answer) > ask.limit:
         return Done()  # nothing is behind an empty answer; and one that ignores the limit is whole
-    if tuple(answer[: len(paging.prefix)]) != paging.prefix:
+    shared = min(len(answer), len(paging.prefix))
+    if tuple(answer[:shared]) != paging.prefix[:shared]:
         return GiveUp("a larger page does not begin with what the smaller one held")
-    stamps = [row.updated for row in answer]
+    stamps = [row.updated for row in longest]
     if not _ascending(stamps):
         return GiveUp("a page is not sorted by 'updated'")
-    if ask.limit == PROBE_LIMIT == len(answer):
+    if ask.limit == PROBE_LIMIT == len(answer) and not paging.compared and paging.too_large > FIRST_LIMIT:
         return Ask(ask.updated_after, FIRST_LIMIT)
     if not paging.sorted_by_updated:
         return GiveUp("nothing proves that pages are sorted by 'updated'")
-    if not fresh and len(answer) < min(largest_before, ask.limit):
+    if not paging.compared:
+        if len(answer) == 1:
+            return GiveUp("a single session does not show which ones a page keeps")
+        return Ask(ask.updated_after, len(answer) // 2)  # no larger page can be had, but a smaller one
+    if not news and len(answer) < min(largest_before, ask.limit):
         return Done()  # smaller than what the server can send, and nothing new: the end
     bound = max(stamp for stamp in stamps if stamp is not None) - paging.overlap
-    if fresh and bound > ask.updated_after:
-        return Ask(bound, ask.limit)
-    if ask.limit >= LARGEST_LIMIT:
-        return GiveUp(f"more than {LARGEST_LIMIT} sessions share one moment")
+    if news and bound > ask.updated_after:
+        return Ask(bound, max(ask.limit, len(longest)))
+    if ask.limit * 2 >= paging.too_large:
+        return GiveUp(f"more than {ask.limit} sessions share one moment")
     return Ask(ask.updated_after, ask.limit * 2)  # more sessions share one moment than a page holds
 
 

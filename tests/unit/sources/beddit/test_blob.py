@@ -145,13 +145,13 @@ def test_a_blob_of_the_right_length_is_complete():
     """Frames times samples per frame, as the session declares them."""
     blob = pack("uint16", list(range(280)))
     record, _ = decode(blob)
-    row = dict(record.row)
+    row = {name: value for name, value in record.row.items() if name != "digest"}
     assert row == {
         "user_id": 1001,
         "session_id": 1431835725,
         "track": "normal",
         "updated": 1371482503.646541,
-        "digest": hashlib.sha256(blob).digest(),
+        "sha256": hashlib.sha256(blob).digest(),
         "data_type": "uint16",
         "samples_per_frame": 28,
         "frame_length": 0.2,
@@ -225,7 +225,7 @@ def test_an_unknown_type_keeps_length_and_hash(data_type: str | None):
     record, chunks = decode(blob, data_type=data_type)
     assert chunks == []
     assert (record.row["status"], record.row["byte_count"]) == ("unsupported", 5)
-    assert record.row["digest"] == hashlib.sha256(blob).digest()
+    assert record.row["sha256"] == hashlib.sha256(blob).digest()
     assert record.row["sample_count"] is None
     assert record.row["data_type"] == data_type
     assert record.size == 1
@@ -239,3 +239,25 @@ def test_any_bytes_are_a_record(blob: bytes, data_type: str | None):
     stored = 0 if data_type not in CODES else len(joined(data_type, chunks))
     assert record.size == 1 + stored
     assert record.row["byte_count"] == len(blob)
+
+
+def test_the_version_of_a_blob_is_told_by_its_bytes_and_its_type():
+    """The same bytes read as another type are other samples; the same bytes again are nothing new."""
+    one, again, typed, other = (
+        decode(blob, data_type=data_type)[0].row["digest"]
+        for blob, data_type in [
+            (b"1234", "int16"),
+            (b"1234", "int16"),
+            (b"1234", "uint16"),
+            (b"1235", "int16"),
+        ]
+    )
+    assert one == again
+    assert len({one, typed, other}) == 3
+
+
+def test_samples_of_a_session_without_a_frame_are_a_mismatch():
+    """A session that ended as it began calls for none, which is not the same as not knowing."""
+    record, _ = decode(b"\1\2", frame_count=0)
+    assert (record.row["status"], record.row["expected_count"]) == ("mismatch", 0)
+    assert decode(b"", frame_count=0)[0].row["status"] == "complete"
