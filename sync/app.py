@@ -50,27 +50,38 @@ class App:
             ConfigurationError: No configured account fits the choice.
         """
         outcomes: list[RunOutcome] = []
-        for chosen, accounts in self._choose(source, account):
-            outcomes += await self.engine.run(chosen, task, accounts)
+        known = {name: vendor.accounts for name, vendor in self.sources.items()}
+        for name, accounts in choose(known, source, account).items():
+            outcomes += await self.engine.run(self.sources[name], task, accounts)
         return outcomes
 
-    def _choose(self, source: str | None, account: str | None) -> list[tuple[Source, Sequence[str]]]:
-        if source is not None and source not in self.sources:
-            raise ConfigurationError(f"there is no source {source!r}; there is {_listed(self.sources)}")
-        names = [source] if source else list(self.sources)
-        chosen = [
-            (self.sources[name], [a for a in self.sources[name].accounts if account in (None, a)])
-            for name in names
-        ]
-        if not any(accounts for _, accounts in chosen):
-            configured = [f"{s.name}.{a}" for s in self.sources.values() for a in s.accounts]
-            if account is None or not configured:
-                raise ConfigurationError(
-                    "no account is configured. Add one to nightshift.toml (`nightshift config --example` shows "
-                    "how), or try `nightshift demo`, which needs none"
-                )
-            raise ConfigurationError(f"there is no account {account!r}; there is {_listed(configured)}")
-        return [(s, accounts) for s, accounts in chosen if accounts]
+
+def configured_accounts(settings: Settings) -> Mapping[str, Sequence[str]]:
+    """The accounts of each source."""
+    return {"beddit": tuple(settings.beddit.accounts)}
+
+
+def choose(
+    accounts: Mapping[str, Sequence[str]], source: str | None, account: str | None
+) -> Mapping[str, Sequence[str]]:
+    """The accounts of each source that a command is about.
+
+    Raises:
+        ConfigurationError: No configured account fits the choice.
+    """
+    if source is not None and source not in accounts:
+        raise ConfigurationError(f"there is no source {source!r}; there is {_listed(accounts)}")
+    configured = {name: names for name, names in accounts.items() if source in {None, name} and names}
+    if not configured:
+        raise ConfigurationError(
+            "no account is configured. Add one to nightshift.toml (`nightshift config --example` shows how), "
+            "or try `nightshift demo`, which needs none"
+        )
+    chosen = {name: [a for a in names if account in {None, a}] for name, names in configured.items()}
+    if not any(chosen.values()):
+        known = [a for names in configured.values() for a in names]
+        raise ConfigurationError(f"there is no account {account!r}; there is {_listed(known)}")
+    return {name: names for name, names in chosen.items() if names}
 
 
 @asynccontextmanager

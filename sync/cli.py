@@ -15,6 +15,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
 
@@ -25,25 +26,33 @@ from rich.console import Console
 from rich.markup import escape
 
 from sync import config
-from sync.app import USER_AGENT, embedded_in, open_app, open_dsn
+from sync.app import USER_AGENT, choose, configured_accounts, embedded_in, open_app, open_dsn
 from sync.commands.archive import load_archive
 from sync.commands.check import check as run_checks
-from sync.commands.demo import SLEEPERS, kept_config, run_demo, show_demo, workplace
+from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, show_demo, workplace
 from sync.commands.emulate import emulate as serve_emulated
 from sync.commands.emulate import list_switches
+from sync.commands.emulated import CONFIG, command_using, this_program
 from sync.emulators.beddit import Study
 from sync.errors import ConfigurationError, StorageUnavailable, SyncError
 from sync.model import RunOutcome, Task
 from sync.observe import logging
-from sync.observe.display import Counts, watching
-from sync.observe.tables import plain_outcome, show_outcomes, show_status
+from sync.observe.display import Counts, shows_bars, watching
+from sync.observe.tables import plain, plain_outcome, show_outcomes, show_status
 from sync.storage.embedded import run_psql
 from sync.storage.migrate import migrate as migrate_database
 from sync.storage.migrate import newest_version, schema_version
 
 T = TypeVar("T")
 
-DONE, FAILED, MISCONFIGURED, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+DONE, FAILED, MISCONFIGURED, INTERRUPTED = 0, 1, 2, 130
+
+_ENDINGS = {
+    signal.SIGINT: ("interrupted", INTERRUPTED),
+    signal.SIGTERM: ("terminated", 143),
+    signal.SIGHUP: ("the terminal is gone", 129),
+}
+_GOES_ON = "what was committed stays, and the same command goes on from there"
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +66,9 @@ app = typer.Typer(
         "Configuration: --config PATH, else NIGHTSHIFT_CONFIG, else ./nightshift.toml, else "
         "/etc/nightshift/nightshift.toml. Every key can also be a variable: "
         "NIGHTSHIFT_WAREHOUSE__DSN, NIGHTSHIFT_BEDDIT__ACCOUNTS__ALICE__TOKEN.\n\n"
-        "Exit codes: 0 all done; 1 something failed, what could be done was done; 2 the configuration is wrong "
-        "or the database cannot be reached."
+        "Exit codes: 0 all done; 1 something failed, what could be done was done; 2 the configuration is "
+        "wrong or the database cannot be reached; 130 Ctrl-C, 143 SIGTERM: what was committed stays, and the "
+        "same command goes on from there."
     ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -68,6 +78,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 SourceName = Annotated[str | None, typer.Option("--source", metavar="S", help="Only this source (beddit).")]
 AccountName = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
 
@@ -96,8 +107,15 @@ class _Session:
 
 
 _session = _Session()
-_out = Console(soft_wrap=True, highlight=False)
+# Far wider than any terminal: nothing is ever cut or shortened, a terminal wraps long lines by itself.
+_out = Console(soft_wrap=True, highlight=False, width=10_000)
 _err = Console(stderr=True, highlight=False)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(USER_AGENT.replace("/", " "))
+        raise typer.Exit
 
 
 @app.callback()
@@ -108,12 +126,11 @@ def options(
             "--config", metavar="PATH", help="The configuration file.", envvar=config.CONFIG_VARIABLE
         ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
 ) -> None:
     """Remember the options that stand before the command."""
-    if version:
-        typer.echo(USER_AGENT.replace("/", " "))
-        raise typer.Exit
     _session.path = path
 
 
@@ -134,16 +151,20 @@ def demo(
     nothing leaves this machine, and unless you say --keep nothing stays.
     """
     settings = _session.settings()
-    bars = _err.is_terminal
-    redactor = _session.logging(settings, bars=bars)
+    redactor = _session.logging(settings, bars=shows_bars(_err))
     if not json:
-        _out.print(f"Emulating {len(SLEEPERS)} sleepers and copying {nights} nights of each ...")
+        _out.print(
+            f"Emulating {len(SLEEPERS)} sleepers and copying {nights} night{'s' * (nights > 1)} of each ..."
+        )
     with workplace(settings, keep=keep) as folder, watching(_err) as counts:
         summary = _run(run_demo(folder, nights, redactor, counts))
     if json:
         _print_json({**summary.totals, "seconds": round(summary.seconds, 2)})
     else:
-        show_demo(_out, summary, kept=keep)
+        command = this_program(_session.path)
+        if keep and _has_warehouse(settings):  # which is what `sql` would open otherwise
+            command = command_using(kept_folder(settings) / CONFIG)
+        show_demo(_out, summary, command, kept=keep)
     _exit_by(summary.outcomes)
 
 
@@ -182,7 +203,7 @@ def check(json: Json = False) -> None:
                 _print_json({"subject": finding.subject, "ok": finding.ok, "text": finding.text})
             else:
                 mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
-                _out.print(f"{mark} [bold]{finding.subject:<20}[/] {finding.text}")
+                _out.print(f"{mark} [bold]{finding.subject:<16}[/] {plain(finding.text)}")
 
     _run(work())
     raise typer.Exit(worst)
@@ -216,11 +237,16 @@ def backfill(
     account: AccountName = None,
     since: Annotated[
         datetime | None,
-        typer.Option("--from", help="Where to begin (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+        typer.Option(
+            "--from",
+            metavar="T",
+            help="Where to begin: 2024-02-01 or 2024-02-01T12:00:00, UTC.",
+            formats=_TIMES,
+        ),
     ] = None,
     until: Annotated[
         datetime | None,
-        typer.Option("--to", help="Where to end (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+        typer.Option("--to", metavar="T", help="Where to end; T itself is not included.", formats=_TIMES),
     ] = None,
     reload: Annotated[
         bool,
@@ -280,6 +306,10 @@ def sql(
     settings = _existing_warehouse()
     _session.logging(settings, bars=True)
     arguments = [] if query is None else ["--command", query]
+    for number in (signal.SIGTERM, signal.SIGHUP):  # psql ends with us, and the embedded server too
+        signal.signal(number, lambda number, _frame: sys.exit(_ENDINGS[signal.Signals(number)][1]))
+    if query is None and _err.is_terminal:
+        _err.print(r"[dim]\dv beddit.* lists what there is, \q leaves.[/]")
     if settings.warehouse.dsn is not None:
         raise typer.Exit(run_psql(settings.warehouse.dsn.get_secret_value(), arguments))
     with embedded_in(settings.state_dir).running_sync() as dsn:
@@ -321,7 +351,8 @@ def emulate(
     _run(
         serve_emulated(
             folder, _out, archive=archive, study=study, ports=(port, blob_port), behave=behave or []
-        )
+        ),
+        farewell="the emulated cloud is gone",
     )
 
 
@@ -330,7 +361,8 @@ def emulate(
 
 def _work(task: Task, source: str | None, account: str | None, *, json: bool) -> None:
     settings = _session.settings()
-    redactor = _session.logging(settings, bars=_err.is_terminal)
+    choose(configured_accounts(settings), source, account)  # before a warehouse is made for nothing
+    redactor = _session.logging(settings, bars=shows_bars(_err))
     with watching(_err) as counts:
 
         async def work() -> list[RunOutcome]:
@@ -343,7 +375,7 @@ def _work(task: Task, source: str | None, account: str | None, *, json: bool) ->
 
 def _work_archive(folder: Path, account: str | None, *, json: bool) -> None:
     settings = _session.settings()
-    redactor = _session.logging(settings, bars=_err.is_terminal)
+    redactor = _session.logging(settings, bars=shows_bars(_err))
     with watching(_err) as counts:
         loaded = _run(load_archive(settings, folder, account, redactor, counts))
     for what, notes in (("passed over", loaded.passed_over), ("damaged", loaded.damaged)):
@@ -351,7 +383,7 @@ def _work_archive(folder: Path, account: str | None, *, json: bool) -> None:
             if json:
                 _print_json({"file": str(note.path), "what": what, "reason": note.reason})
             else:
-                _out.print(f"[yellow]{what}[/] {note.path}: {note.reason}")
+                _out.print(f"[yellow]{what}[/] {plain(str(note.path))}: {plain(note.reason)}")
     _report(loaded.outcomes, counts, redactor, json=json)
 
 
@@ -363,7 +395,7 @@ def _report(
             error = redactor.redact(str(outcome.error)) if outcome.error else None
             _print_json(plain_outcome(outcome, counts, error))
     else:
-        show_outcomes(_out, outcomes, counts)
+        show_outcomes(_out, outcomes, counts, redactor.redact)
     _exit_by(outcomes)
 
 
@@ -374,7 +406,7 @@ def _exit_by(outcomes: Sequence[RunOutcome]) -> NoReturn:
 def _existing_warehouse() -> config.Settings:
     """The configured warehouse; where there is none yet, the one that a demonstration left."""
     settings = _session.settings()
-    if settings.warehouse.dsn is None and not embedded_in(settings.state_dir).is_initialised():
+    if not _has_warehouse(settings):
         kept = kept_config(settings)
         if kept is None:
             _fail(
@@ -382,28 +414,48 @@ def _existing_warehouse() -> config.Settings:
                 f"there is no warehouse in {settings.state_dir} yet: `nightshift once` makes one, "
                 "and so does `nightshift demo --keep`",
             )
-        _err.print(f"[dim]There is no warehouse of your own yet; this is the demo's ({kept.parent}).[/]")
+        folder = plain(str(kept.parent))
+        _err.print(f"[dim]There is no warehouse of your own yet; this is the demo's ({folder}).[/]")
         return config.load(kept, {})
     return settings
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, or to a signal: the batch in hand is committed or rolled back, whole."""
+def _has_warehouse(settings: config.Settings) -> bool:
+    return settings.warehouse.dsn is not None or embedded_in(settings.state_dir).is_initialised()
+
+
+def _run(work: Coroutine[Any, Any, T], *, farewell: str = _GOES_ON) -> T:
+    """Run to the end, or to a signal: the batch in hand is committed or rolled back, whole.
+
+    A signal cancels the work, which then ends in order: its runs are closed and the embedded server stops.
+    That takes a moment, in which further signals change nothing.
+    """
+    received: list[signal.Signals] = []
 
     async def until_signal() -> T:
         task = asyncio.ensure_future(work)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await asyncio.wait([task])  # Ctrl-C cancels us, and asyncio.run then cancels the task
-        if task.cancelled():
-            raise _TerminatedError
+
+        def end(number: signal.Signals) -> None:
+            if received:
+                _err.print("[dim]ending already: the batch in hand is finished, the database closed ...[/]")
+            else:
+                task.cancel()
+            received.append(number)
+
+        for number in _ENDINGS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+                asyncio.get_running_loop().add_signal_handler(number, end, number)
+        await asyncio.wait([task])
         return task.result()
 
     with _explained():
-        return asyncio.run(until_signal())
-
-
-class _TerminatedError(Exception):
-    """SIGTERM arrived."""
+        try:
+            return asyncio.run(until_signal())
+        except asyncio.CancelledError:
+            if not received:
+                raise
+            name, code = _ENDINGS[received[0]]
+            _fail(code, f"{name}: {farewell}")
 
 
 @contextmanager
@@ -418,9 +470,7 @@ def _explained() -> Iterator[None]:
     except SyncError as error:
         _fail(FAILED, str(error))
     except KeyboardInterrupt:
-        _fail(INTERRUPTED, "interrupted: what was committed stays, and the same command goes on from there")
-    except _TerminatedError:
-        _fail(TERMINATED, "terminated: what was committed stays, and the same command goes on from there")
+        _fail(INTERRUPTED, "interrupted")
 
 
 def _fail(code: int, message: str) -> NoReturn:
@@ -434,5 +484,8 @@ def _print_json(value: object) -> None:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a curve that cannot be written is no reason to fail
+            stream.reconfigure(errors="replace")
     with _explained():
         app()

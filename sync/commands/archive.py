@@ -52,10 +52,12 @@ async def load_archive(
     saved = await asyncio.to_thread(read_saved, folder, _default_user(settings, account))
     if not saved.sessions:
         raise ConfigurationError(_nothing_found(saved))
-    async with BedditCloud(archive=saved) as cloud:
-        async with open_app(_serving(settings, cloud, saved.sessions), redactor, observer) as app:
-            span = _span(saved.sessions)
-            outcomes = await app.run(Task("archive", since=span[0], until=span[1]))
+    span = _span(saved.sessions)
+    async with (
+        BedditCloud(archive=saved) as cloud,
+        open_app(_serving(settings, cloud, saved.sessions), redactor, observer) as app,
+    ):
+        outcomes = await app.run(Task("archive", since=span[0], until=span[1]))
     return Loaded(outcomes, saved.passed_over, saved.damaged)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +17,10 @@ from sync.app import App, embedded_in, open_app
 from sync.commands.emulated import CONFIG, emulated_settings, write_config
 from sync.config import Settings
 from sync.emulators.beddit import BedditCloud, Study
+from sync.errors import ConfigurationError
 from sync.model import RunOutcome, Task
 from sync.observe.logging import Redactor
-from sync.observe.tables import plain_table, sparkline
+from sync.observe.tables import plain, plain_table, sparkline
 from sync.ports import Observer
 
 SLEEPERS = {"ada": 1001, "ben": 1002}
@@ -28,11 +28,11 @@ SLEEPERS = {"ada": 1001, "ben": 1002}
 _TOTALS = """
     SELECT (SELECT count(*) FROM beddit.sessions) AS nights,
            (SELECT count(DISTINCT user_id) FROM beddit.sessions) AS sleepers,
-           (SELECT coalesce(sum(cardinality("values")), 0) FROM beddit.track_arrays) AS points,
+           (SELECT coalesce(sum(cardinality("values")), 0)::bigint FROM beddit.track_arrays) AS points,
            (SELECT count(DISTINCT track) FROM beddit.track_arrays) AS tracks,
-           (SELECT coalesce(sum(sample_count), 0) FROM beddit.sampled_tracks) AS samples,
+           (SELECT coalesce(sum(sample_count), 0)::bigint FROM beddit.sampled_tracks) AS samples,
            (SELECT count(*) FROM sync.rejects WHERE resolved_at IS NULL) AS rejects,
-           (SELECT sum(requests) FROM sync.runs) AS requests,
+           (SELECT sum(requests)::bigint FROM sync.runs) AS requests,
            pg_database_size(current_database()) AS bytes
 """
 
@@ -43,20 +43,22 @@ _NIGHTS = """
     CROSS JOIN LATERAL (
         SELECT avg(value) AS average, min(value) AS lowest,
                (SELECT array_agg(v ORDER BY slot) FROM (
-                    SELECT slot, avg(h.value) AS v FROM generate_series(1, 40) AS slot
+                    SELECT slot, avg(h.value) AS v FROM generate_series(1, 30) AS slot
                     LEFT JOIN beddit.track_values h
                       ON h.user_id = s.user_id AND h.session_id = s.session_id AND h.track = 'heart_rate'
                      AND width_bucket(h.offset_seconds, 0,
-                             extract(epoch FROM s.ended_at - s.started_at)::float8, 40) = slot
+                             extract(epoch FROM s.ended_at - s.started_at)::float8, 30) = slot
                     GROUP BY slot) AS slots) AS curve
         FROM beddit.track_values h
         WHERE h.user_id = s.user_id AND h.session_id = s.session_id AND h.track = 'heart_rate') AS heart
     CROSS JOIN LATERAL (
         SELECT 60 / avg(value) AS rate FROM beddit.track_values r
-        WHERE r.user_id = s.user_id AND r.session_id = s.session_id AND r.track = 'respiration_cycles') AS breath
+        WHERE r.user_id = s.user_id AND r.session_id = s.session_id
+          AND r.track = 'respiration_cycles') AS breath
     ORDER BY s.night DESC, s.user_id LIMIT 6
 """
 
+# They are printed in double quotes, to be copied into a shell: no ", $, ` or ! in them.
 QUERIES = {
     "Resting heart rate, night by night": (
         "SELECT s.user_id, s.night, round(avg(v.value)::numeric, 1) AS heart_rate "
@@ -136,14 +138,27 @@ async def _read_back(app: App) -> tuple[Mapping[str, Any], Sequence[Mapping[str,
 
 
 def _remove(folder: Path) -> None:
-    """Remove a demonstration's folder, and stop its server should one still run."""
+    """Remove a demonstration's folder, and stop its server should one still run.
+
+    Raises:
+        ConfigurationError: Somebody is using it.
+    """
+    server = embedded_in(folder)
+    if server.is_initialised() and not server.stop_if_unused():
+        raise ConfigurationError(f"the demo's warehouse in {folder} is in use: leave it, then try again")
     if folder.exists():
-        embedded_in(folder).stop_if_unused()
         shutil.rmtree(folder)
 
 
-def show_demo(console: Console, summary: Summary, *, kept: bool) -> None:
-    """What arrived, the newest nights, and what to try next."""
+def show_demo(console: Console, summary: Summary, command: str, *, kept: bool) -> None:
+    """What arrived, the newest nights, and what to try next.
+
+    Args:
+        console: Where to print.
+        summary: What arrived.
+        command: How to call this program so that it looks at the warehouse that was kept.
+        kept: Whether it was.
+    """
     totals = summary.totals
     console.print(
         f"\n[bold green]{totals['nights']:,} nights[/] of {totals['sleepers']} sleepers are in PostgreSQL, "
@@ -157,14 +172,14 @@ def show_demo(console: Console, summary: Summary, *, kept: bool) -> None:
     console.print(
         "\n[bold]Try it:[/]"
         if kept
-        else "\n[bold]To try these, keep the warehouse:[/] nightshift demo --keep"
+        else f"\n[bold]To try these, keep the warehouse:[/] {plain(command)} demo --keep"
     )
     for title, query in QUERIES.items():
-        console.print(f"\n[dim]# {title}[/]\n  nightshift sql {shlex.quote(query)}", markup=True)
+        console.print(f'\n[dim]# {title}[/]\n{plain(command)} sql "{query}"')
 
 
 def _show_nights(console: Console, nights: Sequence[Mapping[str, Any]]) -> None:
-    numbers = ("hours", "bpm", "lowest", "breaths/min")
+    numbers = ("hours", "bpm", "lowest", "breaths")
     table = plain_table("night", "sleeper", *numbers, "heart rate through the night", numbers=numbers)
     names = {user_id: name for name, user_id in SLEEPERS.items()}
     for night in nights:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from enum import StrEnum
@@ -12,9 +11,10 @@ from typing import Any, get_type_hints
 
 from rich.console import Console
 
-from sync.commands.emulated import write_config
+from sync.commands.emulated import command_using, write_config
 from sync.emulators.beddit import Archive, BedditCloud, Behaviour, Study, read_archive
 from sync.errors import ConfigurationError
+from sync.observe.tables import plain
 
 
 async def emulate(
@@ -110,10 +110,10 @@ def _accounts(study: Study, saved: Archive | None) -> dict[str, int]:
 
 
 def _say(console: Console, cloud: BedditCloud, config: Path, saved: Archive | None) -> None:
-    command = f"nightshift --config {shlex.quote(str(config))}"
+    command = plain(command_using(config))
     console.print(
         f"The emulated Beddit cloud is at [bold]{cloud.base_url}[/], its blobs at {cloud.blob_url}."
     )
     for note in (*saved.passed_over, *saved.damaged) if saved else ():
-        console.print(f"[yellow]passed over[/] {note.path}: {note.reason}")
+        console.print(f"[yellow]passed over[/] {plain(str(note.path))}: {plain(note.reason)}")
     console.print(f"In another terminal:\n  {command} check\n  {command} once\nCtrl-C ends it.")

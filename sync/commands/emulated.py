@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from sync.config import Settings, load
+from sync.config import OTHER_VARIABLES, PREFIX, Settings, load
 from sync.emulators.beddit import BedditCloud
 
 CONFIG = "nightshift.toml"
@@ -34,6 +38,7 @@ def write_config(folder: Path, cloud: BedditCloud, accounts: Mapping[str, int]) 
     path = folder / CONFIG
     folder.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
+    path.chmod(0o600)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -41,6 +46,32 @@ def write_config(folder: Path, cloud: BedditCloud, accounts: Mapping[str, int]) 
 def emulated_settings(path: Path) -> Settings:
     """Read such a configuration, without the environment, which is about the real one."""
     return load(path, {})
+
+
+def command_using(written: Path) -> str:
+    """How to call this program with a configuration that was written here, and nothing of the real one.
+
+    The environment overrides any file: a variable with the real warehouse's address would send emulated
+    nights there.
+    """
+    overriding = sorted(
+        name for name in os.environ if name.startswith(PREFIX) and name not in OTHER_VARIABLES
+    )
+    without = "".join(f"-u {name} " for name in overriding)
+    return (f"env {without}" if without else "") + this_program(written)
+
+
+def this_program(config: Path | None = None) -> str:
+    """How to call this very program, for commands that a person shall copy."""
+    called = Path(sys.argv[0])
+    found = shutil.which("nightshift")
+    if called.name == "__main__.py":
+        words = [sys.executable, "-m", "sync"]
+    elif found is None or not called.is_file() or not called.samefile(found):
+        words = [str(called)]
+    else:
+        words = ["nightshift"]
+    return shlex.join(words if config is None else [*words, "--config", str(config)])
 
 
 def _quoted(text: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sync.model import RunOutcome
@@ -19,13 +20,15 @@ def plain_table(*columns: str, numbers: Sequence[str] = ()) -> Table:
     """A table without lines; the named columns are aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=column != "result")
+        table.add_column(column, justify="right" if column in numbers else "left", no_wrap=True)
     return table
 
 
-def show_outcomes(console: Console, outcomes: Sequence[RunOutcome], counts: Counts) -> None:
-    """One line an account: what came in, what became of it, and what went wrong."""
-    numbers = ("nights", "signals", "items read", "stored", "unchanged", "rejected", "requests", "MB")
+def show_outcomes(
+    console: Console, outcomes: Sequence[RunOutcome], counts: Counts, redact: Callable[[str], str]
+) -> None:
+    """One line an account: what came in and what became of it; below it, what went wrong."""
+    numbers = ("nights", "signals", "stored", "unchanged", "rejected", "MB")
     table = plain_table("account", *numbers, "result", numbers=numbers)
     for outcome in outcomes:
         records = counts.of(outcome.source, outcome.account)
@@ -34,15 +37,22 @@ def show_outcomes(console: Console, outcomes: Sequence[RunOutcome], counts: Coun
             f"{outcome.source}/{outcome.account}",
             f"{records['night']:,}",
             f"{records['raw signal']:,}",
-            f"{tally.read:,}",
             f"{tally.stored:,}",
             f"{tally.unchanged + tally.superseded + tally.duplicate:,}",
             f"{tally.rejected:,}",
-            f"{traffic.requests:,}",
             f"{traffic.received_bytes / 1e6:,.1f}",
-            "[green]ok" if outcome.error is None else f"[red]failed:[/] {outcome.error}",
+            "[green]ok[/]" if outcome.error is None else "[red]failed[/]",
         )
     console.print(table)
+    for outcome in outcomes:
+        if outcome.error is not None:
+            message = redact(str(outcome.error) or type(outcome.error).__name__)
+            console.print(f"\n[red]{outcome.source}/{outcome.account}[/] {plain(message)}")
+
+
+def plain(text: str) -> str:
+    """Text from outside, unable to colour or to steer anything: escaped for a console's markup."""
+    return escape("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text))
 
 
 def plain_outcome(outcome: RunOutcome, counts: Counts, error: str | None) -> dict[str, Any]:
@@ -81,7 +91,7 @@ def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> Non
     if not streams:
         console.print("no account has been read yet")
         return
-    table = plain_table("stream", "last success", "covered", "gaps", "last error", numbers=("gaps",))
+    table = plain_table("stream", "last success", "covered", "gaps", numbers=("gaps",))
     for stream in streams:
         covered = (stream["covered_from"], stream["covered_to"])
         table.add_row(
@@ -89,9 +99,12 @@ def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> Non
             "never" if stream["lag"] is None else f"{ago(stream['lag'])} ago",
             "nothing" if covered[0] is None else f"{covered[0]:%Y-%m-%d} to {covered[1]:%Y-%m-%d %H:%M}",
             str(len(stream["gaps"])),
-            f"[red]{stream['last_error']}" if stream["last_error"] else "",
         )
     console.print(table)
+    for stream in streams:
+        if stream["last_error"]:
+            name = f"{stream['source']}/{stream['account']}/{stream['stream']}"
+            console.print(f"[red]{name}[/] {plain(stream['last_error'])}")
 
 
 def _show_rejects(console: Console, rejects: Sequence[Mapping[str, Any]]) -> None:
@@ -100,14 +113,16 @@ def _show_rejects(console: Console, rejects: Sequence[Mapping[str, Any]]) -> Non
         return
     console.print(f"\n[bold]rejects[/]  {sum(r['count'] for r in rejects):,} open (details: sync.rejects)")
     for reject in rejects:
-        console.print(f"  {reject['count']:>6,}  {reject['source']}/{reject['account']}  {reject['reason']}")
+        console.print(
+            f"  {reject['count']:>6,}  {reject['source']}/{reject['account']}  {plain(reject['reason'])}"
+        )
 
 
 def _show_runs(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
     if not runs:
         return
     console.print("\n[bold]last run of each account[/]  (all of them: sync.runs)")
-    numbers = ("read", "stored", "rejected", "requests")
+    numbers = ("stored", "rejected", "requests")
     table = plain_table("account", "task", "began", "outcome", *numbers, numbers=numbers)
     for run in runs:
         table.add_row(
@@ -130,8 +145,8 @@ def ago(span: timedelta) -> str:
 
 
 def moment(instant: datetime) -> str:
-    """An instant to the second, in UTC."""
-    return f"{instant:%Y-%m-%d %H:%M:%S}Z"
+    """An instant to the minute, in UTC."""
+    return f"{instant:%Y-%m-%d %H:%M}Z"
 
 
 def sparkline(values: Sequence[float | None]) -> str:
