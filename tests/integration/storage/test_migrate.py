@@ -148,3 +148,13 @@ async def test_a_cut_while_migrating(empty_database):
         await task
     assert await holder.fetch(OBJECTS) == []
     await holder.close()
+
+
+def test_the_names_of_migrations_say_their_versions():
+    """What the file names promise is what alembic finds inside: one line of versions, the newest at its end."""
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    with module._scripts() as scripts:
+        directory = ScriptDirectory(str(scripts))
+        assert {script.revision for script in directory.walk_revisions()} == module.known_versions()
+        assert directory.get_heads() == [module.newest_version()]
