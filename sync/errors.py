@@ -8,7 +8,8 @@
     ├── RetryableError             wait and try again; may say how long
     │   ├── RateLimited            the vendor asked for a pause
     │   ├── SourceUnavailable      the vendor cannot be reached, or answered with a server error
-    │   │   └── AnswerTooLarge     the vendor took too long or cut its answer: ask for less
+    │   │   ├── AnswerTooLarge     the vendor took too long or cut its answer: ask for less
+    │   │   └── ConnectionEnded    the vendor hung up without a word
     │   └── StorageUnavailable     PostgreSQL cannot be reached, or ended the connection
     ├── RequestRefused             the vendor refused this very request (400, 404, 410 ...)
     ├── AddressRefused             nightshift itself refuses to connect to that address
@@ -58,6 +59,10 @@ class SourceUnavailable(RetryableError):
 
 class AnswerTooLarge(SourceUnavailable):
     """The vendor needed too long, or ended its answer half-way: a smaller request may succeed."""
+
+
+class ConnectionEnded(SourceUnavailable):
+    """The vendor took the request and hung up before it answered: trouble, or its way to time out."""
 
 
 class StorageUnavailable(RetryableError):

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from sync.errors import AddressRefused, AnswerTooLarge, SourceContractError, SourceUnavailable, SyncError
+from sync.errors import (
+    AddressRefused,
+    AnswerTooLarge,
+    ConnectionEnded,
+    SourceContractError,
+    SourceUnavailable,
+    SyncError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +34,7 @@ UNREACHABLE = Failure(SourceUnavailable, "the host cannot be reached; check the 
 UNKNOWN_HOST = Failure(SourceUnavailable, "the host's name cannot be resolved; check its spelling and DNS")
 TLS = Failure(SourceUnavailable, "no trusted TLS connection; check the clock and the certificate authorities")
 CONNECTING = Failure(SourceUnavailable, "the connection took too long; check the network, or wait")
-BROKEN = Failure(SourceUnavailable, "the connection ended without a whole answer")
+BROKEN = Failure(ConnectionEnded, "the connection ended without a whole answer")
 GARBLED = Failure(SourceUnavailable, "the answer is not valid HTTP")
 TOO_SLOW = Failure(AnswerTooLarge, "the vendor took too long; ask for less, or later")
 CUT = Failure(AnswerTooLarge, "the answer was cut off; ask for less, or later")

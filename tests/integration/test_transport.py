@@ -21,6 +21,7 @@ from sync.errors import (
     AnswerTooLarge,
     AuthenticationError,
     ConfigurationError,
+    ConnectionEnded,
     RateLimited,
     RequestRefused,
     SourceContractError,
@@ -244,7 +245,7 @@ async def test_passing_trouble_is_waited_out(trouble):
         (answer(500), SourceUnavailable),
         (answer(429), RateLimited),
         (answer(504), AnswerTooLarge),
-        (cut(b""), SourceUnavailable),
+        (cut(b""), ConnectionEnded),
     ],
 )
 async def test_patience_ends(trouble, error):

@@ -131,6 +131,7 @@ class Blob:
             "user_id": self.due.user_id,
             "session_id": self.due.session_id,
             "track": self.due.track,
+            "updated": self.due.updated,
             "attempts": self.due.attempts + 1,
             "status": status,
             "reason": reason,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sync.errors import AnswerTooLarge, ConnectionEnded
 from sync.model import Interval
 from sync.sources.beddit.split import ArraySplitter
 from sync.transport import HttpClient, Request, Response
@@ -66,9 +67,9 @@ class BedditClient:
         Whether the server's range is about starts, ends or overlap is unknown, and so is whether its bounds
         belong to it: the question is widened by the longest session at its end and a second at its start.
         """
-        bounds = (window.start - timedelta(seconds=1), window.end + overlap)
-        start, end = (f"{bound.timestamp():.6f}" for bound in bounds)
-        return self._ask({"start_timestamp": start, "end_timestamp": end})
+        # As numbers: at the end of time there is no instant a second further.
+        start, end = window.start.timestamp() - 1, window.end.timestamp() + overlap.total_seconds()
+        return self._ask({"start_timestamp": f"{start:.6f}", "end_timestamp": f"{end:.6f}"})
 
     async def server_time(self) -> datetime | None:
         """The vendor's clock, by the cheapest documented question: a second of 1970."""
@@ -80,5 +81,13 @@ class BedditClient:
     @asynccontextmanager
     async def _ask(self, params: Mapping[str, str]) -> AsyncIterator[Answer]:
         # A question that takes the server too long is asked again in smaller parts, never as it was.
-        async with self._http.open(Request(self._path, params=params, retry_timeouts=False)) as response:
+        request = Request(self._path, params=params, retry_timeouts=False)
+        async with AsyncExitStack() as stack:
+            try:
+                response = await stack.enter_async_context(self._http.open(request))
+            except ConnectionEnded as error:
+                if params is _NOTHING_IS_SO_OLD:
+                    raise
+                await self.server_time()  # it answers a small question: it hung up because of this one's size
+                raise AnswerTooLarge(str(error)) from error
             yield Answer(response.server_time, response)

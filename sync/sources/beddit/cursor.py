@@ -23,7 +23,7 @@ class Cursor:
 
     Attributes:
         updated_after: Unix seconds by the server's clock; everything put before has been read.
-        swept_at: When a pass last looked seven days back.
+        swept_at: When a pass last looked seven days back, by our own clock.
         reads_history: Whether all history was asked for, so that ``once`` goes on reading it.
         walk_to: Set while the changes are read by windows because one answer cannot hold them: what
             ``updated_after`` becomes when the walk ends.

@@ -126,7 +126,8 @@ class BedditSource:
             window = next_window(span, (await self._state(context)).coverage, width)
             if window is None:
                 return
-            unit = Window(context, window)
+            cursor = await self._cursor(context)
+            unit = Window(context, window, is_newest=cursor is not None and window.end == cursor.known_until)
             yield [unit]
             async for units in self._blobs(context):
                 yield units

@@ -109,6 +109,7 @@ BLOB_ATTEMPTS = Table(
         ("user_id", PgType.INT8),
         ("session_id", PgType.INT8),
         ("track", PgType.TEXT),
+        ("updated", PgType.FLOAT8),
         ("attempts", PgType.INT4),
         ("status", PgType.TEXT),
         ("reason", PgType.TEXT),
@@ -128,6 +129,6 @@ DUE_BLOBS = """
     LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
     WHERE s.user_id = $1 AND d.has_address
       AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated)
-      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= now() OR a.tried_at < s.loaded_at)
+      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= now() OR a.updated IS DISTINCT FROM s.updated)
     ORDER BY s.session_id DESC, d.track
 """

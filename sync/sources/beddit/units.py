@@ -12,6 +12,9 @@ from sync.sources.beddit.cursor import Cursor, as_time, halves
 from sync.sources.beddit.paging import Ask, Done, GiveUp, Paging, Seen, proven_order
 from sync.sources.beddit.reading import AccountContext, Reading
 
+THE_FUTURE = timedelta(days=36_525)
+"""How far a clock that errs may have put a night ahead of the server's."""
+
 ORDER = "sessions.order"
 """Name of the hint that says how the server sorts."""
 
@@ -42,7 +45,7 @@ class Begin:
         now = _seconds(await self.context.client.server_time(), self.context.clock)
         cursor = Cursor(
             updated_after=now - self.context.settings.overlap.total_seconds(),
-            swept_at=now,
+            swept_at=self.context.clock(),
             reads_history=self.reads_history,
         )
         yield Batch(self.stream, progress=Progress(cursor=cursor.dump()))
@@ -135,7 +138,8 @@ class Incremental:
         """All changes were read: move the cursor, but never past the server's own clock."""
         newest = max((row.updated for row in seen if row.updated is not None), default=-float("inf"))
         after = max(self.cursor.updated_after, min(newest, now))
-        cursor = replace(self.cursor, updated_after=after, swept_at=now if sweeps else self.cursor.swept_at)
+        swept_at = self.context.clock() if sweeps else self.cursor.swept_at
+        cursor = replace(self.cursor, updated_after=after, swept_at=swept_at)
         known_from, known_to = as_time(self.cursor.updated_after), as_time(now)
         order = proven_order(seen)
         return Batch(
@@ -172,12 +176,14 @@ class Window:
     """Reads the sessions that started in a stretch of time, in ever smaller parts if need be.
 
     Attributes:
+        is_newest: Nothing but the future follows. Its nights belong to this window: phones' clocks err.
         found: Sessions seen so far.
         narrowest: The length of the smallest part that had to be asked for.
     """
 
     context: AccountContext
     window: Interval
+    is_newest: bool = False
     found: int = 0
     narrowest: timedelta = timedelta.max
 
@@ -210,10 +216,13 @@ class Window:
 
     async def _read(self, part: Interval) -> AsyncGenerator[Batch, None]:
         reading = Reading(self.context)
-        async with self.context.client.started_in(part, self.context.settings.longest_session) as answer:
+        last = self.is_newest and part.end == self.window.end
+        overlap = THE_FUTURE if last else self.context.settings.longest_session
+        async with self.context.client.started_in(part, overlap) as answer:
             async for batch in reading.batches(answer):
                 yield batch
-        self.found += sum(part.start <= as_time(row.session_id) < part.end for row in reading.seen)
+        start, end = part.start.timestamp(), part.end.timestamp()
+        self.found += sum(start <= row.session_id < end for row in reading.seen)  # an id may be no time
 
 
 def _seconds(server_time: datetime | None, clock: Callable[[], float]) -> float:

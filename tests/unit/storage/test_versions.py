@@ -147,3 +147,21 @@ def test_fallen_versions_are_counted_by_their_fate():
     folded = fold([first, newer, late, again])
     assert folded.records == (newer,)
     assert (folded.duplicate, folded.superseded) == (100, 1_010)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "content", "verdict"),
+    [
+        (5.0, b"x", Verdict.RESTAMP),  # it is back: its row says so, its details are there already
+        (6.0, b"x", Verdict.RESTAMP),
+        (5.0, b"y", Verdict.STORE),
+        (6.0, b"y", Verdict.STORE),
+        (4.0, b"x", Verdict.SUPERSEDED),
+        (4.0, b"y", Verdict.SUPERSEDED),
+    ],
+)
+def test_what_was_missing_upstream_comes_back_without_being_read_again(
+    stamp: float, content: bytes, verdict: Verdict
+):
+    """A mark of absence makes no version older: only the mark goes."""
+    assert Version(stamp, content).judge(Version(5.0, b"x", missing=True)) is verdict
