@@ -7,6 +7,7 @@ history and must not change when code does.
 
 import asyncio
 import os
+import re
 
 from alembic import context
 from sqlalchemy import Connection, text
@@ -25,9 +26,8 @@ def migrate(connection: Connection) -> None:
 
 
 async def migrate_from_environment() -> None:
-    engine = create_async_engine(
-        os.environ["NIGHTSHIFT_WAREHOUSE__DSN"].replace("postgresql://", "postgresql+asyncpg://", 1)
-    )
+    dsn = os.environ["NIGHTSHIFT_WAREHOUSE__DSN"]
+    engine = create_async_engine(re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", dsn))
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()

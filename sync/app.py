@@ -112,7 +112,7 @@ async def open_app(settings: Settings, redactor: Redactor, observer: Observer) -
             it cannot be reached at all.
     """
     async with AsyncExitStack() as stack:
-        pool = await _open_pool(settings, stack)
+        pool = await _open_pool(settings, stack, create=True)
         warehouse = PostgresWarehouse(pool)
         sources = await stack.enter_async_context(open_sources(settings, warehouse))
         engine = Engine(
@@ -140,10 +140,21 @@ async def open_sources(settings: Settings, warehouse: Warehouse) -> AsyncIterato
             await source.aclose()
 
 
-async def _open_pool(settings: Settings, stack: AsyncExitStack) -> Pool:
+@asynccontextmanager
+async def open_warehouse(settings: Settings) -> AsyncIterator[PostgresWarehouse]:
+    """Open the warehouse for looking at it; an empty database stays empty.
+
+    Raises:
+        ConfigurationError: As ``open_app``, or nightshift has not worked there yet.
+    """
+    async with AsyncExitStack() as stack:
+        yield PostgresWarehouse(await _open_pool(settings, stack, create=False))
+
+
+async def _open_pool(settings: Settings, stack: AsyncExitStack, *, create: bool) -> Pool:
     try:
         dsn = await stack.enter_async_context(open_dsn(settings))
-        await ensure_schema(dsn)
+        await ensure_schema(dsn, create=create)
         return await stack.enter_async_context(
             open_pool(
                 dsn,

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from sync import config
-from sync.app import USER_AGENT, choose, configured_accounts, embedded_in, open_app, open_dsn
+from sync.app import USER_AGENT, choose, configured_accounts, embedded_in, open_app, open_dsn, open_warehouse
 from sync.commands.archive import load_archive
 from sync.commands.check import check as run_checks
 from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, show_demo, workplace
@@ -283,11 +283,11 @@ def backfill(
 def status(json: Json = False) -> None:
     """Show how far each stream is, open rejects, raw signals, and each account's last run."""
     settings = _existing_warehouse()
-    redactor = _session.logging(settings, bars=True)
+    _session.logging(settings, bars=True)
 
     async def work() -> Any:
-        async with open_app(settings, redactor, Counts()) as running:
-            return await running.warehouse.status()
+        async with open_warehouse(settings) as warehouse:
+            return await warehouse.status()
 
     facts = _run(work())
     if json:

@@ -219,7 +219,7 @@ class Beddit(Section):
     """The day on which a backfill ends; nothing older is asked for."""
     longest_session_hours: Seconds = 48
     """Hours by which a backfill's windows overlap; no session may be longer."""
-    overlap_s: Annotated[float, Field(ge=0)] = 1.0
+    overlap_s: Annotated[float, Field(gt=0)] = 1.0
     """Seconds by which an incremental pass looks behind its cursor."""
     requests_per_second: Annotated[float, Field(gt=0)] = 4.0
     """Requests that are sent to one host in a second at most."""

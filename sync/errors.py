@@ -14,6 +14,7 @@
     ├── RequestRefused             the vendor refused this very request (400, 404, 410 ...)
     ├── AddressRefused             nightshift itself refuses to connect to that address
     └── SourceContractError        the vendor's answer has a shape that nobody documented
+        └── AnswerBroken           it has the right shape up to a fault in its middle: its parts may be had
 
 Everything else is a defect and is allowed to surface. A malformed *item* is no error at all: it is data,
 and becomes a reject row (``sync.model.Reject``).
@@ -87,3 +88,7 @@ class AddressRefused(SyncError):
 
 class SourceContractError(SyncError):
     """An answer does not have the documented shape; the stream stops, nothing is lost."""
+
+
+class AnswerBroken(SourceContractError):
+    """An answer is what it should be up to a fault: smaller questions may leave the fault out."""

@@ -213,6 +213,7 @@ STATEMENTS = (
         samples_per_frame int,
         frame_length float8,
         byte_count bigint NOT NULL,
+        tail bytea,
         sample_count bigint,
         expected_count bigint,
         nonfinite_count bigint,
@@ -224,6 +225,7 @@ STATEMENTS = (
     )
     """,
     "COMMENT ON TABLE beddit.blob_records IS 'Blobs that were downloaded whole'",
+    "COMMENT ON COLUMN beddit.blob_records.tail IS 'Bytes at the end that are no whole sample'",
     "COMMENT ON COLUMN beddit.blob_records.digest IS 'Of the bytes and of how they are read'",
     "COMMENT ON COLUMN beddit.blob_records.updated IS 'The session version that the blob was listed with'",
     """
@@ -267,8 +269,8 @@ STATEMENTS = (
            coalesce(d.samples_per_frame, b.samples_per_frame) / nullif(s.frame_length, 0) AS sample_rate,
            b.sample_count,
            coalesce(d.samples_per_frame, b.samples_per_frame) * s.frame_count AS expected_count,
-           CASE WHEN b.status IS NOT NULL THEN b.status
-                WHEN NOT d.has_address THEN 'absent'
+           CASE WHEN b.updated IS NOT DISTINCT FROM s.updated AND b.status IS NOT NULL THEN b.status
+                WHEN d.has_address IS NOT TRUE THEN coalesce(b.status, 'absent')
                 WHEN a.status = 'unavailable' THEN 'unavailable'
                 ELSE 'pending' END AS status,
            coalesce(a.reason, b.reason) AS reason,
@@ -286,6 +288,10 @@ STATEMENTS = (
     'pending (not fetched yet), complete, mismatch (stored, its length does not fit the session), '
     'unavailable (refused or gone, tried again), absent (the session names no address), '
     'unsupported (an unknown sample type: length and hash are kept)'
+    """,
+    """
+    COMMENT ON COLUMN beddit.sampled_tracks.sample_count IS
+    'Samples that are stored; while a newer version is pending or unavailable, those of the older one'
     """,
     "COMMENT ON COLUMN beddit.sampled_tracks.sample_rate IS 'Samples per second'",
     # Subtracted, because -0.0 + 0 is 0.0 and -0.0 - 0 is -0.0.

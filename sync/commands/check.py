@@ -14,7 +14,7 @@ from sync.errors import SyncError
 from sync.model import StreamKey, StreamState
 from sync.ports import Source
 from sync.storage.database import Inspection, inspect
-from sync.storage.migrate import newest_version, schema_version
+from sync.storage.migrate import known_versions, newest_version, schema_version
 
 TOLERATED_SKEW_S = 60
 
@@ -83,7 +83,11 @@ def _schema(version: str | None, seen: Inspection) -> Finding:
         return Finding("schema", seen.may_create, text if seen.may_create else _GRANT_CREATE)
     if version == newest:
         return Finding("schema", True, f"version {version}, the newest")
-    what = "run `nightshift migrate`" if version < newest else "a newer nightshift made it: upgrade this one"
+    what = (
+        "run `nightshift migrate`"
+        if version in known_versions()
+        else "a newer nightshift made it: upgrade this one"
+    )
     return Finding("schema", False, f"version {version}, this nightshift needs {newest}: {what}", fatal=True)
 
 

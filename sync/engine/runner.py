@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
 from sync.errors import SyncError
-from sync.model import Batch, RunOutcome, Tally, Task, Traffic
+from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
 log = structlog.get_logger(__name__)
+
+CLOSE_TIMEOUT_S = 5.0
+"""How long an interrupted run tries to say so in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,8 @@ class _Run:
         try:
             outcome = self._outcome(await self._work())
         except asyncio.CancelledError:
-            await self._close(self._outcome(None), "interrupted")
+            with suppress(TimeoutError):  # whoever interrupts does not wait for a database that hangs
+                await asyncio.wait_for(self._close(self._outcome(None), "interrupted"), CLOSE_TIMEOUT_S)
             raise
         await self._close(outcome, "failed" if outcome.error else "done")
         self._engine.observer.finished(outcome)
@@ -132,18 +136,23 @@ class _Run:
         if tally.read != tally.accounted_for:
             raise AssertionError(f"a batch of {unit.label} does not add up: {tally}")
         log.debug("batch.committed", read=tally.read, stored=tally.stored, rejected=tally.rejected)
-        for reject in batch.rejects:
+        own = [reject for record in batch.records for reject in record.rejects]
+        for reject in (*batch.rejects, *own):
             log.warning("item.rejected", item=reject.item_key, reason=reject.reason)
         self._engine.observer.committed(self._source.name, self._account, unit, batch, tally)
 
     def _redacted(self, batch: Batch) -> Batch:
         """Rejects are texts from outside: no secret may travel in them."""
         redact = self._engine.redact
-        rejects = tuple(
-            replace(reject, reason=redact(reject.reason), payload=_map_text(reject.payload, redact))
-            for reject in batch.rejects
-        )
-        return replace(batch, rejects=rejects)
+
+        def clean(rejects: Sequence[Reject]) -> tuple[Reject, ...]:
+            return tuple(
+                replace(reject, reason=redact(reject.reason), payload=_map_text(reject.payload, redact))
+                for reject in rejects
+            )
+
+        records = tuple(replace(r, rejects=clean(r.rejects)) if r.rejects else r for r in batch.records)
+        return replace(batch, records=records, rejects=clean(batch.rejects))
 
     async def _note_failure(self, unit: Unit, error: Exception) -> None:
         message = self._message(error)

@@ -50,34 +50,6 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One version of one thing that a vendor holds: its row, and all rows that belong to it.
-
-    Attributes:
-        head: The table family that it belongs to.
-        row: The head table's columns by name; a missing one is NULL.
-            JSON columns hold JSON text.
-        details: Rows of the owned tables. Owned tables that are not mentioned end up empty for this key.
-        size: How many source items it stands for in the ledger.
-    """
-
-    head: Head
-    row: Mapping[str, Any]
-    details: tuple[Rows, ...] = ()
-    size: int = 1
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """The values of the head's key columns."""
-        return tuple(self.row[column] for column in self.head.key)
-
-    @property
-    def label(self) -> str:
-        """The key as text, as in ``Reject.record_key``: ``"1001/1431835725"``."""
-        return "/".join(str(part) for part in self.key)
-
-
-@dataclass(frozen=True, slots=True)
 class Reject:
     """An item that could not become a row, kept with its reason instead of being dropped.
 
@@ -95,6 +67,36 @@ class Reject:
     reason: str
     payload: Any = None
     counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One version of one thing that a vendor holds: its row, and all rows that belong to it.
+
+    Attributes:
+        head: The table family that it belongs to.
+        row: The head table's columns by name; a missing one is NULL.
+            JSON columns hold JSON text.
+        details: Rows of the owned tables. Owned tables that are not mentioned end up empty for this key.
+        size: How many source items it stands for in the ledger.
+        rejects: What this version held beside it. They are open for as long as this version is stored.
+    """
+
+    head: Head
+    row: Mapping[str, Any]
+    details: tuple[Rows, ...] = ()
+    size: int = 1
+    rejects: tuple[Reject, ...] = ()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """The values of the head's key columns."""
+        return tuple(self.row[column] for column in self.head.key)
+
+    @property
+    def label(self) -> str:
+        """The key as text, as in ``Reject.record_key``: ``"1001/1431835725"``."""
+        return "/".join(str(part) for part in self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +118,10 @@ class Progress:
     Attributes:
         cursor: The stream's new cursor; None leaves it alone.
         cursor_was: The cursor that the work began with. If another process has moved it since, the new one
-            is not stored: the rows are, and reading them again costs little.
+            is not stored, nor is coverage taken back for it: the rows are, and reading them again costs
+            little.
         covered: Time whose items have all been read.
-        uncovered: Time that shall be read again; taken away before ``covered`` is added.
+        uncovered: Time that shall be read again.
         checked: The stream is up to date as of this batch: a successful check ends with it.
     """
 
@@ -146,7 +149,7 @@ class Batch:
         stream: The stream whose progress this is.
         records: Versions to store. When two share a key, the last one that the guard lets through stays.
         updates: Single rows without a version, replaced by key (state that only this stream writes).
-        rejects: Items that could not become rows.
+        rejects: Items that belong to no record here.
         progress: What is proved once this batch is stored.
         learned: Hints about the vendor, by name; safe to delete.
         read: How many source items came in. The sink accounts for each of them.

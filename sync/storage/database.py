@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ Pool: TypeAlias = asyncpg.Pool
 
 OLDEST_SERVER = 15
 CONNECT_TIMEOUT_S = 15.0
+CLOSE_TIMEOUT_S = 5.0
 
 
 @asynccontextmanager
@@ -82,7 +84,7 @@ async def _close(pool: asyncpg.Pool) -> None:
     """Close politely, or at once where a connection is beyond politeness."""
     try:
         with translated():
-            await pool.close()
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT_S)
     except StorageUnavailable:
         pool.terminate()
     except BaseException:

@@ -79,13 +79,21 @@ async def _missing_grant(dsn: str) -> str | None:
         await connection.close()
 
 
-async def ensure_schema(dsn: str) -> None:
+async def ensure_schema(dsn: str, *, create: bool = True) -> None:
     """Migrate an empty database; refuse one whose schema this program does not match.
+
+    Args:
+        dsn: The database.
+        create: False refuses an empty database too: looking does not change anything.
 
     Raises:
         ConfigurationError: The schema is older (run ``nightshift migrate``) or newer than this program.
     """
     version = await schema_version(dsn)
+    if version is None and not create:
+        raise ConfigurationError(
+            "nightshift has not worked in this database yet: `nightshift once` or `nightshift migrate` begins"
+        )
     if version is None:
         await migrate(dsn)
     elif version != await asyncio.to_thread(newest_version):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TypeAlias
 
 import asyncpg
 import msgspec
@@ -17,6 +18,9 @@ from sync.storage.copy import encode
 from sync.storage.failures import translated
 from sync.storage.statements import delete_by_key, select_versions, upsert_guarded, upsert_plain
 from sync.storage.versions import Verdict, Version, fold, version
+
+Judged: TypeAlias = tuple[Record, Verdict]
+"""A version of a record, and what became of it."""
 
 
 class PostgresSink:
@@ -44,16 +48,16 @@ class PostgresSink:
 
 
 async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tally:
-    tally = Tally(read=batch.read, rejected=sum(reject.counts for reject in batch.rejects))
-    stored: list[str] = []
+    everything = [*batch.rejects, *(reject for record in batch.records for reject in record.rejects)]
+    tally = Tally(read=batch.read, rejected=sum(reject.counts for reject in everything))
+    judged: list[Judged] = []
     for head, records in groupby(batch.records, key=lambda record: record.head):
-        outcome, written = await _write_records(connection, head, list(records))
+        outcome, of_head = await _write_records(connection, head, list(records))
         tally += outcome
-        stored += [record.label for record in written]
-    stale = {record.label for record in batch.records} - set(stored)
+        judged += of_head
     await _write_updates(connection, batch.updates)
-    await _write_rejects(connection, batch.stream, [r for r in batch.rejects if r.record_key not in stale])
-    await _resolve_rejects(connection, batch.stream, stored, batch.rejects)
+    await _write_rejects(connection, batch.stream, [*batch.rejects, *_new_rejects(judged)])
+    await _resolve_rejects(connection, batch.stream, judged)
     if batch.progress is not None:
         await _write_progress(connection, batch.stream, batch.progress)
     await _write_knowledge(connection, batch)
@@ -66,8 +70,8 @@ async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tall
 
 async def _write_records(
     connection: asyncpg.Connection, head: Head, records: Sequence[Record]
-) -> tuple[Tally, list[Record]]:
-    """Store what the version guard lets through; the tally, and the records whose content is new."""
+) -> tuple[Tally, list[Judged]]:
+    """Store what the version guard lets through; the tally, and what became of each key's last version."""
     folded = fold(records)
     tally = Tally(duplicate=folded.duplicate, superseded=folded.superseded)
     stored = await _stored_versions(connection, head, folded.records)
@@ -86,7 +90,7 @@ async def _write_records(
     await _copy_details(connection, written)
     for record in folded.records:
         tally += _outcome(verdicts[record.key], record.size)
-    return tally, written
+    return tally, [(record, verdicts[record.key]) for record in folded.records]
 
 
 def _outcome(verdict: Verdict, size: int) -> Tally:
@@ -178,11 +182,19 @@ async def _write_rejects(
     )
 
 
+def _new_rejects(judged: Iterable[Judged]) -> Iterator[Reject]:
+    """The rejects of versions that are stored by this batch; those of older ones are nobody's concern."""
+    for record, verdict in judged:
+        if verdict is Verdict.STORE:
+            yield from record.rejects
+
+
 async def _resolve_rejects(
-    connection: asyncpg.Connection, stream: StreamKey, stored: Sequence[str], rejects: Iterable[Reject]
+    connection: asyncpg.Connection, stream: StreamKey, judged: Iterable[Judged]
 ) -> None:
-    """What a record's new version no longer suffers from is resolved."""
-    if not stored:
+    """What the stored version of a record does not suffer from (any more) is resolved."""
+    standing = [record for record, verdict in judged if verdict is not Verdict.SUPERSEDED]
+    if not standing:
         return
     await connection.execute(
         """
@@ -192,8 +204,8 @@ async def _resolve_rejects(
         """,
         stream.source,
         stream.account,
-        stored,
-        [reject.item_key for reject in rejects],
+        [record.label for record in standing],
+        [reject.item_key for record in standing for reject in record.rejects],
     )
 
 
@@ -205,7 +217,8 @@ async def _write_progress(connection: asyncpg.Connection, stream: StreamKey, pro
         ON CONFLICT (source, account, stream) DO UPDATE SET
             cursor = CASE WHEN $4::jsonb IS NOT NULL AND s.cursor IS NOT DISTINCT FROM $5::jsonb
                           THEN $4 ELSE s.cursor END,
-            coverage = s.coverage - $7::tstzmultirange + $6,
+            coverage = CASE WHEN $4::jsonb IS NULL OR s.cursor IS NOT DISTINCT FROM $5::jsonb
+                            THEN s.coverage - $7::tstzmultirange ELSE s.coverage END + $6,
             last_success_at = CASE WHEN $8 THEN now() ELSE s.last_success_at END,
             last_error = CASE WHEN $8 THEN NULL ELSE s.last_error END
         """,

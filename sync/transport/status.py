@@ -66,11 +66,11 @@ FAMILIES: Mapping[int, Verdict] = {3: MOVED, 4: REFUSED, 5: WAIT}
 
 
 def verdict(status: int, *, foreign: bool = False) -> Verdict | None:
-    """What a status means; None when it is a success."""
+    """What a status means; None for 200, the only one that both vendors document for an answer."""
     statuses = FOREIGN_STATUSES if foreign else STATUSES
     if status in statuses:
         return statuses[status]
-    return None if status // 100 == 2 else FAMILIES.get(status // 100, UNKNOWN)
+    return None if status == HTTPStatus.OK else FAMILIES.get(status // 100, UNKNOWN)
 
 
 def refusal(found: Verdict, where: str, status: int, words: str, retry_after: float | None) -> SyncError:

@@ -6,19 +6,26 @@ from collections.abc import Mapping
 
 
 class AddressBook:
-    """The addresses that an account's last answers named. Never stored, never printed."""
+    """The addresses that an account's last answers named. Never stored, never printed.
+
+    An address belongs to a version of a session: an older version's samples are other samples.
+    """
 
     def __init__(self) -> None:
-        self._addresses: dict[tuple[int, str], str] = {}
+        self._addresses: dict[tuple[int, str, float | None], str] = {}
 
-    def note(self, session_id: int, addresses: Mapping[str, str]) -> None:
-        """Remember what an answer said of a session."""
+    def note(self, session_id: int, updated: float | None, addresses: Mapping[str, str]) -> None:
+        """Remember what an answer said of a version of a session."""
         for track, address in addresses.items():
-            self._addresses[session_id, track] = address
+            self._addresses[session_id, track, updated] = address
 
-    def take(self, session_id: int, track: str) -> str | None:
+    def has(self, session_id: int, track: str, updated: float | None) -> bool:
+        """Whether an address is at hand."""
+        return (session_id, track, updated) in self._addresses
+
+    def take(self, session_id: int, track: str, updated: float | None) -> str | None:
         """An address, once: whoever takes it uses it now or asks for a new one."""
-        return self._addresses.pop((session_id, track), None)
+        return self._addresses.pop((session_id, track, updated), None)
 
     def clear(self) -> None:
         """Forget addresses that nobody took; they have probably expired."""

@@ -84,6 +84,12 @@ class DueBlob:
     ended_at: datetime | None
     updated: float | None
     attempts: int
+    has_complete: bool = False
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Session and track."""
+        return self.session_id, self.track
 
     @property
     def expected_count(self) -> int | None:
@@ -114,6 +120,7 @@ def decode_blob(due: DueBlob, spool: Path, sha256: bytes) -> Record:
         *_judge_length(due, size, storage),
         sample_count=len(samples),
         nonfinite_count=_count_nonfinite(samples),
+        tail=_tail(spool, samples.nbytes),
         details=(_chunks(due, storage, samples),) if len(samples) else (),
     )
 
@@ -127,6 +134,7 @@ def _record(
     *,
     sample_count: int | None = None,
     nonfinite_count: int | None = None,
+    tail: bytes = b"",
     details: tuple[Rows, ...] = (),
 ) -> Record:
     row = {
@@ -134,13 +142,13 @@ def _record(
         "session_id": due.session_id,
         "track": due.track,
         "updated": due.updated,
-        # The same bytes read as another type are other samples.
-        "digest": hashlib.sha256(sha256 + (due.data_type or "").encode()).digest(),
+        "digest": _digest(due, sha256),
         "sha256": sha256,
         "data_type": due.data_type,
         "samples_per_frame": due.samples_per_frame,
         "frame_length": due.frame_length,
         "byte_count": size,
+        "tail": tail or None,
         "sample_count": sample_count,
         "expected_count": due.expected_count,
         "nonfinite_count": nonfinite_count,
@@ -158,6 +166,19 @@ def _judge_length(due: DueBlob, size: int, storage: Storage) -> tuple[str, str |
     if expected is not None and size // width != expected:
         return "mismatch", f"{size // width:,} samples where the session's length calls for {expected:,}"
     return "complete", None
+
+
+def _digest(due: DueBlob, sha256: bytes) -> bytes:
+    """Of the bytes and of how they are read: as another type, they are other samples."""
+    reading = (due.data_type, due.samples_per_frame, due.frame_length, due.expected_count)
+    return hashlib.sha256(sha256 + repr(reading).encode()).digest()
+
+
+def _tail(spool: Path, offset: int) -> bytes:
+    """What follows the last whole sample."""
+    with spool.open("rb") as file:
+        file.seek(offset)
+        return file.read()
 
 
 def _samples(spool: Path, storage: Storage) -> NDArray[Any]:

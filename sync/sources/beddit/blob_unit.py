@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import mkstemp
 
-from sync.errors import AddressRefused, AnswerTooLarge, RequestRefused, RetryableError, SourceContractError
+from sync.errors import (
+    AddressRefused,
+    AnswerTooLarge,
+    ConfigurationError,
+    RequestRefused,
+    RetryableError,
+    SourceContractError,
+)
 from sync.model import Batch, Interval, StreamKey, Update
 from sync.sources.beddit.blob import DueBlob, decode_blob
 from sync.sources.beddit.cursor import as_time
@@ -23,20 +31,26 @@ from sync.transport import HttpClient, Request
 DOWNLOADS = 3
 """How often a download that is cut half-way is begun again at once."""
 
+STALE_AFTER_S = 86_400
+
 NOT_SIGNAL = ("text/html", "application/json", "application/xml", "text/xml")
 """What portals and error pages call themselves."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Blob:
     """One raw signal of one session.
 
     A failure is a row, not an exception: the blob is tried again later and costs nobody else anything.
+
+    Attributes:
+        in_trouble: Whether the way to the blob's host, and not this blob, was what failed.
     """
 
     context: AccountContext
     http: HttpClient
     due: DueBlob
+    in_trouble: bool = False
 
     @property
     def stream(self) -> StreamKey:
@@ -51,50 +65,64 @@ class Blob:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The blob with all its samples, or why there is none yet."""
         try:
-            async for batch in self._attempt():
-                yield batch
+            async with aclosing(self._attempt()) as batches:
+                async for batch in batches:
+                    yield batch
         except (RequestRefused, AddressRefused, SourceContractError) as error:
             yield self._postponed("unavailable", str(error))
         except RetryableError as error:
+            self.in_trouble = True
             yield self._postponed("pending", str(error))
 
     async def _attempt(self) -> AsyncGenerator[Batch, None]:
         address = self._address()
         if address is not None:
             try:
-                async for batch in self._fetch(address):
-                    yield batch
+                async with aclosing(self._fetch(address)) as batches:
+                    async for batch in batches:
+                        yield batch
             except RequestRefused:
                 pass  # it has probably expired; a fresh one may do
             else:
                 return
         reading = Reading(self.context)
-        async for batch in self._ask_again(reading):
-            yield batch
-        listed = {row.session_id: row.updated for row in reading.seen}
-        if self.due.session_id not in listed:
-            yield self._postponed("unavailable", "the source does not list the session any more")
-        elif listed[self.due.session_id] == self.due.updated and (fresh := self._address()) is not None:
-            async for batch in self._fetch(fresh):
+        async with aclosing(self._ask_again(reading)) as batches:
+            async for batch in batches:
                 yield batch
+        versions = [row.updated for row in reading.seen if row.session_id == self.due.session_id]
+        if (fresh := self._address()) is not None:
+            async with aclosing(self._fetch(fresh)) as batches:
+                async for batch in batches:
+                    yield batch
+        elif not versions:
+            yield self._postponed("unavailable", "the source does not list the session any more")
+        elif all(_is_older(version, self.due.updated) for version in versions):
+            yield self._postponed("unavailable", "the source lists an older version of the session again")
         # Otherwise the session that was just stored says what is due now.
 
     def _address(self) -> str | None:
-        return self.context.addresses.take(self.due.session_id, self.due.track)
+        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
 
     async def _ask_again(self, reading: Reading) -> AsyncGenerator[Batch, None]:
         """List the session again: addresses are signed, expire, and are never stored."""
         start = as_time(self.due.start_timestamp)
         longest = self.context.settings.longest_session
         window = Interval(start, max(self.due.ended_at or start + longest, start + timedelta(seconds=1)))
-        async with self.context.client.started_in(window, timedelta(seconds=1)) as answer:
-            async for batch in reading.batches(answer):
+        async with (
+            self.context.client.started_in(window, timedelta(seconds=1)) as answer,
+            aclosing(reading.batches(answer)) as batches,
+        ):
+            async for batch in batches:
                 yield batch
 
     async def _fetch(self, address: str) -> AsyncGenerator[Batch, None]:
         with _spool_file(self.context.settings.spool) as spool:
             digest = await self._download(address, spool)
             record = await asyncio.to_thread(decode_blob, self.due, spool, digest)
+            if self.due.has_complete and record.row["status"] != "complete":
+                reason = f"the newest blob is not whole ({record.row['reason']}); the stored one stays"
+                yield self._postponed("unavailable", reason)
+                return
             attempt = self._attempt_row(status=record.row["status"], reason=None, next_attempt_in=None)
             yield Batch(self.stream, records=(record,), updates=(attempt,), read=record.size)
 
@@ -108,7 +136,9 @@ class Blob:
         raise AssertionError("unreachable")
 
     async def _download_once(self, address: str, spool: Path) -> bytes:
-        request = Request(address, max_body_bytes=self.context.settings.blob_max_bytes)
+        # Not repeated by the transport where it takes too long: ``DOWNLOADS`` counts for that.
+        limit = self.context.settings.blob_max_bytes
+        request = Request(address, retry_timeouts=False, max_body_bytes=limit)
         digest = hashlib.sha256()
         async with self.http.open(request) as response:
             if response.content_type in NOT_SIGNAL:
@@ -122,8 +152,8 @@ class Blob:
         return digest.digest()
 
     def _postponed(self, status: str, reason: str) -> Batch:
-        row = self._attempt_row(status, reason, retry_delay(status, self.due.attempts + 1))
-        return Batch(self.stream, updates=(row,))
+        delay = retry_delay(status, self.due.attempts + 1)
+        return Batch(self.stream, updates=(self._attempt_row(status, reason, delay),))
 
     def _attempt_row(self, status: str, reason: str | None, next_attempt_in: timedelta | None) -> Update:
         now = as_time(self.context.clock())
@@ -151,13 +181,42 @@ def retry_delay(status: str, attempts: int) -> timedelta:
     return min(first * (1 << min(attempts - 1, 20)), longest)
 
 
+def _is_older(version: float | None, stored: float | None) -> bool:
+    return stored is not None and (version is None or version < stored)
+
+
 @contextmanager
 def _spool_file(folder: Path) -> Iterator[Path]:
-    """A private file that is gone when its blob is committed or given up."""
+    """A private file that is gone when its blob is committed or given up.
+
+    Raises:
+        ConfigurationError: The folder cannot be written, or is full.
+    """
+    try:
+        with _private_file(folder) as path:
+            yield path
+    except OSError as error:
+        raise ConfigurationError(
+            f"the folder for downloads, {folder}, cannot be used: {error.strerror or error}. "
+            "Make room there, or set state_dir to another disk"
+        ) from error
+
+
+@contextmanager
+def _private_file(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _sweep(folder)
     handle, name = mkstemp(prefix="blob-", dir=folder)
     os.close(handle)
     try:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind; nobody downloads for a day."""
+    for path in folder.glob("blob-*"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > STALE_AFTER_S:
+                path.unlink()

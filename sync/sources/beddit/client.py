@@ -13,6 +13,7 @@ from sync.sources.beddit.split import ArraySplitter
 from sync.transport import HttpClient, Request, Response
 
 _NOTHING_IS_SO_OLD = {"start_timestamp": "0", "end_timestamp": "1"}
+_NO_LIMIT = 1 << 62  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +74,25 @@ class BedditClient:
 
     async def server_time(self) -> datetime | None:
         """The vendor's clock, by the cheapest documented question: a second of 1970."""
-        async with self._ask(_NOTHING_IS_SO_OLD) as answer:
+        async with self._answered(Request(self._path, params=_NOTHING_IS_SO_OLD)) as answer:
             async for _ in answer.elements():
                 pass
             return answer.server_time
 
     @asynccontextmanager
     async def _ask(self, params: Mapping[str, str]) -> AsyncIterator[Answer]:
-        # A question that takes the server too long is asked again in smaller parts, never as it was.
-        request = Request(self._path, params=params, retry_timeouts=False)
+        # A question that takes the server too long is asked again in smaller parts, never as it was. How
+        # long an answer may be is no question of memory here: it is taken session by session.
+        request = Request(self._path, params=params, retry_timeouts=False, max_body_bytes=_NO_LIMIT)
         async with AsyncExitStack() as stack:
             try:
-                response = await stack.enter_async_context(self._http.open(request))
+                answer = await stack.enter_async_context(self._answered(request))
             except ConnectionEnded as error:
-                if params is _NOTHING_IS_SO_OLD:
-                    raise
                 await self.server_time()  # it answers a small question: it hung up because of this one's size
                 raise AnswerTooLarge(str(error)) from error
+            yield answer
+
+    @asynccontextmanager
+    async def _answered(self, request: Request) -> AsyncIterator[Answer]:
+        async with self._http.open(request) as response:
             yield Answer(response.server_time, response)

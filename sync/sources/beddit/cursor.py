@@ -25,6 +25,7 @@ class Cursor:
         updated_after: Unix seconds by the server's clock; everything put before has been read.
         swept_at: When a pass last looked seven days back, by our own clock.
         reads_history: Whether all history was asked for, so that ``once`` goes on reading it.
+        asked_ahead: Whether nights were asked for that clocks which err have put into the future.
         walk_to: Set while the changes are read by windows because one answer cannot hold them: what
             ``updated_after`` becomes when the walk ends.
     """
@@ -32,6 +33,7 @@ class Cursor:
     updated_after: float
     swept_at: float
     reads_history: bool = False
+    asked_ahead: bool = False
     walk_to: float | None = None
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sync.errors import SyncError
 from sync.model import Batch, StreamKey
@@ -65,13 +65,15 @@ class Reading:
         if decoded.record is not None:
             row = decoded.record.row
             self.seen.append(Seen(row["session_id"], row["updated"]))
-            self.context.addresses.note(row["session_id"], decoded.addresses)
+            self.context.addresses.note(row["session_id"], row["updated"], decoded.addresses)
         return decoded
 
     def _batch(self, decoded: list[DecodedSession]) -> Batch:
         return Batch(
             self.context.stream,
-            records=tuple(part.record for part in decoded if part.record is not None),
-            rejects=tuple(reject for part in decoded for reject in part.rejects),
+            records=tuple(
+                replace(part.record, rejects=part.rejects) for part in decoded if part.record is not None
+            ),
+            rejects=tuple(reject for part in decoded if part.record is None for reject in part.rejects),
             read=sum(part.read for part in decoded),
         )

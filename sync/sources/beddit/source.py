@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from sync.model import Interval, StreamState, Task, Traffic
+from sync.model import Interval, Progress, StreamState, Task, Traffic
 from sync.ports import Unit, Warehouse
 from sync.sources.beddit.addresses import AddressBook
 from sync.sources.beddit.blob import DueBlob
 from sync.sources.beddit.blob_unit import Blob
 from sync.sources.beddit.client import BedditClient
-from sync.sources.beddit.cursor import FIRST_WIDTH, Cursor, next_width, next_window
+from sync.sources.beddit.cursor import FIRST_WIDTH, Cursor, as_time, next_width, next_window
 from sync.sources.beddit.reading import AccountContext
 from sync.sources.beddit.settings import BedditSettings
 from sync.sources.beddit.tables import DUE_BLOBS
-from sync.sources.beddit.units import ORDER, Begin, Incremental, MoveCursor, Window
+from sync.sources.beddit.units import (
+    BEGINNING,
+    ORDER,
+    Ahead,
+    Begin,
+    Complain,
+    Incremental,
+    MoveCursor,
+    Note,
+    Window,
+)
 from sync.transport import AddressPolicy, FixedToken, HostGates, HttpClient, Limits
 
 NAME = "beddit"
 
 GROUP = 16
 """Blobs that are planned at a time, so that a long list of them stays interruptible."""
+
+TRIES = 2
+"""How often a raw signal is tried in one run; the second time for a version that the first one found."""
 
 
 class BedditSource:
@@ -109,27 +123,40 @@ class BedditSource:
         if task.reload:
             async for units in self._forget(context, task):
                 yield units
-        history_was_read = False
-        async for units in self._history(context, task):
-            history_was_read = True
+        windows: list[Window] = []
+        async for units in self._history(context, task, windows):
             yield units
         async for units in self._end_walk(context):
             yield units
-        if cursor is None or history_was_read:
+        if cursor is None or windows:
             yield [await self._incremental(context)]
             async for units in self._blobs(context):
                 yield units
+        if broken := [part for window in windows for part in window.given_up]:
+            yield [Complain(context, _cannot_be_read(broken))]
 
-    async def _history(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+    async def _history(
+        self, context: AccountContext, task: Task, windows: list[Window]
+    ) -> AsyncGenerator[Sequence[Unit], None]:
+        """Windows from the newest gap backwards; each is noted in ``windows``."""
         width = FIRST_WIDTH
+        given_up: list[Interval] = []
         while (span := await self._wanted(context, task)) is not None:
-            window = next_window(span, (await self._state(context)).coverage, width)
+            state = await self._state(context)
+            cursor = Cursor.load(state.cursor)
+            if cursor is not None and not cursor.asked_ahead:
+                yield [Ahead(context, cursor)]
+                async for units in self._blobs(context, between_windows=True):
+                    yield units
+                continue
+            window = next_window(span, (*state.coverage, *given_up), width)
             if window is None:
                 return
-            cursor = await self._cursor(context)
-            unit = Window(context, window, is_newest=cursor is not None and window.end == cursor.known_until)
+            unit = Window(context, window)
+            windows.append(unit)
             yield [unit]
-            async for units in self._blobs(context):
+            given_up += unit.given_up
+            async for units in self._blobs(context, between_windows=True):
                 yield units
             width = next_width(width, unit.found, unit.narrowest)
 
@@ -142,25 +169,37 @@ class BedditSource:
         while end > task.since:
             unit = Window(context, Interval(max(task.since, end - width), end))
             yield [unit]
-            async for units in self._blobs(context):
+            async for units in self._blobs(context, at_hand=True):
                 yield units
             end = unit.window.start
             width = next_width(width, unit.found, unit.narrowest)
+        yield [Note(context, "end of the archive", Progress(checked=True))]
 
-    async def _blobs(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
-        """Raw signals that are due, newest first, each at most once."""
-        tried: set[DueBlob] = set()
+    async def _blobs(
+        self, context: AccountContext, *, at_hand: bool = False, between_windows: bool = False
+    ) -> AsyncGenerator[Sequence[Unit], None]:
+        """Raw signals that are due, newest first.
+
+        Args:
+            context: The account.
+            at_hand: Only those whose address an answer has just named.
+            between_windows: History is waiting: leave the rest for later when the host is in trouble.
+        """
+        tried: Counter[tuple[int, str]] = Counter()
         http = self._blob_http[context.account]
-        while due := [blob for blob in await self._due(context) if blob not in tried][:GROUP]:
-            tried.update(due)
-            yield [Blob(context, http, blob) for blob in due]
+        while due := [blob for blob in await self._due(context, at_hand) if tried[blob.key] < TRIES][:GROUP]:
+            tried.update(blob.key for blob in due)
+            units = [Blob(context, http, blob) for blob in due]
+            yield units
+            if between_windows and any(unit.in_trouble for unit in units):
+                break
         context.addresses.clear()
 
     async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """Take coverage back, in the warehouse: an interrupted reload goes on as a plain backfill."""
         cursor, span = await self._cursor(context), await self._wanted(context, task)
         if cursor is not None and span is not None:
-            yield [MoveCursor(context, "coverage taken back", cursor, cursor, uncovered=(span,))]
+            yield [Note(context, "coverage taken back", Progress(uncovered=(span,)))]
 
     async def _end_walk(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
         """After all history was read again, what was put since the walk began is what is new."""
@@ -175,9 +214,11 @@ class BedditSource:
         if cursor is None:
             return None
         start, end = self._settings.history_start, cursor.known_until
-        if cursor.walk_to is None and task.kind == "backfill":
+        if cursor.walk_to is not None:
+            start = BEGINNING
+        elif task.kind == "backfill":
             start, end = task.since or start, min(task.until or end, end)
-        elif cursor.walk_to is None and not cursor.reads_history:
+        elif not cursor.reads_history:
             return None
         return Interval(start, end) if start < end else None
 
@@ -194,6 +235,17 @@ class BedditSource:
     async def _state(self, context: AccountContext) -> StreamState:
         return await self._warehouse.stream(context.stream)
 
-    async def _due(self, context: AccountContext) -> list[DueBlob]:
-        rows = await self._warehouse.fetch(DUE_BLOBS, context.user_id)
-        return [DueBlob(user_id=context.user_id, **row) for row in rows]
+    async def _due(self, context: AccountContext, at_hand: bool) -> list[DueBlob]:
+        rows = await self._warehouse.fetch(DUE_BLOBS, context.user_id, as_time(context.clock()))
+        due = [DueBlob(user_id=context.user_id, **row) for row in rows]
+        book = context.addresses
+        return [blob for blob in due if not at_hand or book.has(blob.session_id, blob.track, blob.updated)]
+
+
+def _cannot_be_read(parts: Sequence[Interval]) -> str:
+    first, last = min(part.start for part in parts), max(part.end for part in parts)
+    return (
+        f"the sessions that began between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC cannot all be "
+        "read: the vendor's answer is broken there. Everything else was read, the gap shows in the stream's "
+        "coverage, and the next run asks again"
+    )

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from sync.errors import AnswerTooLarge, SourceContractError
+from sync.errors import AnswerBroken, AnswerTooLarge, SourceContractError
 
 DEFAULT_CAP = 64 << 20  # bytes; a night's element is about half a megabyte
 
@@ -176,9 +176,9 @@ class ArraySplitter:
         element = b"".join([*self._pending, text]).strip(_BLANKS)
         if self._place is _Place.CLOSED:
             if element:
-                raise SourceContractError(f"the answer lacks a comma after session {self.count}")
+                raise AnswerBroken(f"the answer lacks a comma after session {self.count}")
         elif not element and (self._place, then) != (_Place.FIRST, _Place.AFTER):
-            raise SourceContractError(f"the answer has a comma too many after session {self.count}")
+            raise AnswerBroken(f"the answer has a comma too many after session {self.count}")
         self._check_size(len(element))
         self._pending.clear()
         self._pending_size = 0
@@ -197,7 +197,7 @@ class ArraySplitter:
 
     def _check_size(self, size: int) -> None:
         if size > self._cap:
-            raise SourceContractError(f"session {self.count + 1} of the answer exceeds {self._cap} bytes")
+            raise AnswerBroken(f"session {self.count + 1} of the answer exceeds {self._cap} bytes")
 
 
 def _without_open_escape(window: bytes) -> tuple[bytes, bytes]:
@@ -210,13 +210,13 @@ def _place_behind(boundary: int, depth: int) -> _Place:
     if depth == 1:
         return _Place.NEXT if boundary == ord(",") else _Place.CLOSED
     if boundary != ord("]"):
-        raise SourceContractError("the answer's array ends with a brace")
+        raise AnswerBroken("the answer's array ends with a brace")
     return _Place.AFTER
 
 
 def _refuse_trailing(text: bytes) -> None:
     if text := text.strip(_BLANKS):
-        raise SourceContractError(f"the answer goes on after its array, with {_printable(text)!r}")
+        raise AnswerBroken(f"the answer goes on after its array, with {_printable(text)!r}")
 
 
 def _printable(text: bytes) -> str:

@@ -90,6 +90,7 @@ BLOBS = Head(
             ("samples_per_frame", PgType.INT4),
             ("frame_length", PgType.FLOAT8),
             ("byte_count", PgType.INT8),
+            ("tail", PgType.BYTEA),
             ("sample_count", PgType.INT8),
             ("expected_count", PgType.INT8),
             ("nonfinite_count", PgType.INT8),
@@ -118,17 +119,21 @@ BLOB_ATTEMPTS = Table(
     ),
 )
 
-# A blob is due when its session's version has not been fetched yet and no earlier failure asks for
-# patience; a session that was put again since then is worth trying at once.
+# A blob is due when its session's version has not been fetched yet, or was read in another way than the
+# session now says, and no earlier failure asks for patience; a session that was put again is worth trying at
+# once. The time is a parameter: the clock that asks for patience is the one that ends it.
 DUE_BLOBS = """
     SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
-           s.start_timestamp, s.ended_at, s.updated, coalesce(a.attempts, 0) AS attempts
+           s.start_timestamp, s.ended_at, s.updated, coalesce(a.attempts, 0) AS attempts,
+           coalesce(b.status = 'complete', false) AS has_complete
     FROM beddit.track_declarations d
     JOIN beddit.session_records s USING (user_id, session_id)
     LEFT JOIN beddit.blob_records b USING (user_id, session_id, track)
     LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
     WHERE s.user_id = $1 AND d.has_address
-      AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated)
-      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= now() OR a.updated IS DISTINCT FROM s.updated)
+      AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated
+           OR (b.data_type, b.samples_per_frame, b.frame_length, b.expected_count) IS DISTINCT FROM
+              (d.data_type, d.samples_per_frame, s.frame_length, s.frame_count * d.samples_per_frame))
+      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $2 OR a.updated IS DISTINCT FROM s.updated)
     ORDER BY s.session_id DESC, d.track
 """

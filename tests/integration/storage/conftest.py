@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -41,9 +41,15 @@ class Store:
     async def commit(
         self, *records: Record, rejects: Sequence[Any] = (), stream: StreamKey = STREAM, **rest: Any
     ) -> Tally:
-        """Commit one batch; what was read is what it holds."""
+        """Commit one batch; what was read is what it holds. Rejects go with the first record of their key."""
         read = sum(r.size for r in records) + sum(r.counts for r in rejects)
-        batch = Batch(stream, records=records, rejects=tuple(rejects), read=read, **rest)
+        carried: list[Record] = []
+        alone = list(rejects)
+        for record in records:
+            own = tuple(reject for reject in alone if reject.record_key == record.label)
+            alone = [reject for reject in alone if reject not in own]
+            carried.append(replace(record, rejects=own))
+        batch = Batch(stream, records=tuple(carried), rejects=tuple(alone), read=read, **rest)
         return await self.sink.commit(self.run, batch)
 
     async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:

@@ -34,11 +34,19 @@ def test_every_status_has_one_meaning(statuses, error):
     assert {found.error for status in statuses if (found := verdict(status))} == {error}
 
 
-@pytest.mark.parametrize("status", [200, 201, 202, 204])
-def test_success_is_no_error(status):
-    """Any success but a partial one passes."""
-    assert verdict(status) is None
-    assert verdict(status, foreign=True) is None
+def test_success_is_no_error():
+    """What both vendors document for an answer passes."""
+    assert verdict(200) is None
+    assert verdict(200, foreign=True) is None
+
+
+@pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 206])
+def test_other_successes_are_no_answer(status):
+    """An answer without content would wipe what it should replace."""
+    for foreign in (False, True):
+        found = verdict(status, foreign=foreign)
+        assert found is not None
+        assert found.error is SourceContractError
 
 
 @pytest.mark.parametrize("status", [401, 403])

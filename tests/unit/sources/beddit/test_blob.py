@@ -156,6 +156,7 @@ def test_a_blob_of_the_right_length_is_complete():
         "samples_per_frame": 28,
         "frame_length": 0.2,
         "byte_count": 560,
+        "tail": None,
         "sample_count": 280,
         "expected_count": 280,
         "nonfinite_count": 0,
