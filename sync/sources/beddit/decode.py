@@ -27,8 +27,11 @@ from sync.sources.beddit.tables import SESSIONS, TRACK_ARRAYS, TRACK_DECLARATION
 ABSOLUTE_FROM = 1e9
 """Seconds: no night is 31 years long, so an item time above this can only be a Unix time."""
 
-EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_800.0
-"""Unix seconds of the years 1 and 10000: what both PostgreSQL and Python can name."""
+EARLIEST, LATEST = -62_135_510_400.0, 253_402_300_800.0
+"""Unix seconds of the years 1 and 10000: what PostgreSQL and Python both can name.
+
+Not the very first day, whose first moment asyncpg takes for minus infinity.
+"""
 
 PAYLOAD_LIMIT = 2_000
 """Characters of an offending item that a reject keeps."""

@@ -16,8 +16,8 @@ async def test_every_point_arrives_with_its_value_and_instant(open_pipeline):
     for user in SMALL.users:
         for session_id, session in pipeline.cloud.truth(user).items():
             rows = await pipeline.fetch(
-                'SELECT track, index, offset_seconds, value, (extract(epoch FROM "time") * 1000000)::bigint AS us '
-                "FROM beddit.track_values WHERE user_id = $1 AND session_id = $2 ORDER BY track, index",
+                "SELECT track, index, offset_seconds, value, "
+                "(extract(epoch FROM time) * 1000000)::bigint AS us FROM beddit.track_values WHERE user_id = $1 AND session_id = $2 ORDER BY track, index",
                 user,
                 session_id,
             )
@@ -57,7 +57,8 @@ async def test_a_second_pass_writes_no_data_row(open_pipeline):
     await pipeline.once()
     tables = ("session_records", "track_arrays", "track_declarations", "blob_records", "sample_chunks")
     query = " UNION ALL ".join(
-        f"SELECT '{table}' AS name, count(*), max(xmin::text::bigint) FROM beddit.{table}" for table in tables
+        f"SELECT '{table}' AS name, count(*), max(xmin::text::bigint) FROM beddit.{table}"  # noqa: S608
+        for table in tables
     )
     before = await pipeline.fetch(query)
     pipeline.cloud.forget_requests()
