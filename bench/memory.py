@@ -71,7 +71,7 @@ def child(config: str) -> None:
 
 
 def peak_bytes() -> int:
-    """This process's own peak. (``ru_maxrss`` would begin with its parent's.)"""
+    """This process's own peak, where ``ru_maxrss`` would begin with its parent's."""
     (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 

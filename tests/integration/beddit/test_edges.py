@@ -177,7 +177,7 @@ async def test_a_broken_session_among_the_changes(open_pipeline, manual_clock, n
 async def test_a_moment_of_trouble_does_not_read_all_history_again(
     open_pipeline, manual_clock, night, trouble
 ):
-    """After one bad answer the same question is asked again; it takes more to believe that it is too large."""
+    """After one bad answer the same question is asked again before it is believed to be too large."""
     pipeline = await opened(open_pipeline, manual_clock)
     for number in range(2, 30):
         pipeline.cloud.put(USER, night(NOW - number * 9 * DAY), updated=NOW - number * 8 * DAY)

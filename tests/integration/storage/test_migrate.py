@@ -151,7 +151,7 @@ async def test_a_cut_while_migrating(empty_database):
 
 
 def test_the_names_of_migrations_say_their_versions():
-    """What the file names promise is what alembic finds inside: one line of versions, the newest at its end."""
+    """What the file names promise is what alembic finds inside: one line, the newest at its end."""
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     with module._scripts() as scripts:
