@@ -115,7 +115,7 @@ class Bars(Counts):
         if line not in self._lines:
             self._lines[line] = self._progress.add_task("", total=None, account=escape(line))
         records = self._records.get(line, Counter())
-        counted = ", ".join(f"{number:,} {_plural(noun, number)}" for noun, number in records.items())
+        counted = ", ".join(f"{number:,} {plural(noun, number)}" for noun, number in records.items())
         years = self._covered.get(line, timedelta()).days / 365.25
         parts = [counted or "nothing yet"]
         if self._group.get(line, 1) > 1:
@@ -151,5 +151,6 @@ def watching(console: Console) -> Iterator[Counts]:
         yield bars
 
 
-def _plural(noun: str, number: int) -> str:
+def plural(noun: str, number: int) -> str:
+    """The noun as it stands after a number."""
     return noun if number == 1 else f"{noun}s"

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sync.model import RunOutcome
-from sync.observe.display import Counts
+from sync.observe.display import Counts, plural
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -78,7 +78,9 @@ def plain_outcome(outcome: RunOutcome, counts: Counts, error: str | None) -> dic
 def show_status(console: Console, status: Mapping[str, Any]) -> None:
     """Streams and how far they are, blobs, rejects, last runs."""
     newest = f", the newest on {status['newest_night']}" if status["newest_night"] else ""
-    console.print(f"[bold]{status['nights']:,} nights[/] in the warehouse{newest}\n")
+    console.print(
+        f"[bold]{status['nights']:,} {plural('night', status['nights'])}[/] in the warehouse{newest}\n"
+    )
     _show_streams(console, status["streams"])
     if status["blobs"]:
         listed = ", ".join(f"{count:,} {state}" for state, count in status["blobs"].items())

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import asyncpg
 
 from sync.errors import ConfigurationError, StorageUnavailable, SyncError
 
-_ASK_FOR_HELP: tuple[type[BaseException], ...] = (
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-    asyncpg.InsufficientPrivilegeError,
-    asyncpg.ClientConfigurationError,
-)
+_ASK_FOR_HELP: Mapping[type[BaseException], str] = {
+    asyncpg.InvalidAuthorizationSpecificationError: "check the user and the password in warehouse.dsn",
+    asyncpg.InvalidCatalogNameError: "create the database, or correct warehouse.dsn",
+    asyncpg.InsufficientPrivilegeError: "grant the role what it lacks; `nightshift check` lists it",
+    asyncpg.ClientConfigurationError: "correct warehouse.dsn",
+}
+"""What only a person can mend, and how."""
 
 _TRY_AGAIN: tuple[type[BaseException], ...] = (
     asyncpg.PostgresConnectionError,
@@ -37,8 +38,9 @@ _TRY_AGAIN: tuple[type[BaseException], ...] = (
 
 def translate(error: BaseException) -> SyncError | None:
     """Our error for one of PostgreSQL's; None for a defect, which should surface as it is."""
-    if isinstance(error, _ASK_FOR_HELP):
-        return ConfigurationError(f"PostgreSQL refuses: {_first_line(error)}")
+    for refusal, advice in _ASK_FOR_HELP.items():
+        if isinstance(error, refusal):
+            return ConfigurationError(f"PostgreSQL refuses: {_first_line(error)}; {advice}")
     if isinstance(error, _TRY_AGAIN):
         return StorageUnavailable(f"PostgreSQL: {_first_line(error)}")
     return None

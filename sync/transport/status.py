@@ -38,6 +38,9 @@ CHECK_CREDENTIALS = Verdict(
     "the credentials are wrong, expired, or not allowed to see this; check the account's settings",
 )
 REFUSED = Verdict(RequestRefused, "the vendor does not serve this request; asking again does not help")
+REFUSED_THERE = Verdict(
+    RequestRefused, "the address has expired, or the host refuses it; a fresh one is asked for, now or later"
+)
 MOVED = Verdict(
     RequestRefused, "the vendor redirects, and redirects are not followed; check the base address"
 )
@@ -60,7 +63,12 @@ STATUSES: Mapping[int, Verdict] = {
 }
 # For addresses that a vendor handed out: an object store answers 403 when a signed address has expired,
 # and that says nothing about the account.
-FOREIGN_STATUSES: Mapping[int, Verdict] = {**STATUSES, 401: REFUSED, 403: REFUSED}
+FOREIGN_STATUSES: Mapping[int, Verdict] = {
+    **STATUSES,
+    401: REFUSED_THERE,
+    403: REFUSED_THERE,
+    404: REFUSED_THERE,
+}
 
 FAMILIES: Mapping[int, Verdict] = {3: MOVED, 4: REFUSED, 5: WAIT}
 

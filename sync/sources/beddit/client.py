@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sync.errors import AnswerTooLarge, ConnectionEnded
+from sync.errors import AnswerTooLarge, ConnectionEnded, SourceContractError
 from sync.model import Interval
 from sync.sources.beddit.split import ArraySplitter
 from sync.transport import HttpClient, Request, Response
@@ -25,6 +25,7 @@ class Answer:
     """
 
     server_time: datetime | None
+    _whose: str
     _response: Response
 
     async def elements(self) -> AsyncIterator[bytes]:
@@ -35,10 +36,13 @@ class Answer:
             SourceContractError: It is not a JSON array.
         """
         splitter = ArraySplitter()
-        async for chunk in self._response.chunks():
-            for element in splitter.feed(chunk):
-                yield element
-        splitter.close()
+        try:
+            async for chunk in self._response.chunks():
+                for element in splitter.feed(chunk):
+                    yield element
+            splitter.close()
+        except (AnswerTooLarge, SourceContractError) as error:
+            raise type(error)(f"the list of {self._whose}'s sessions: {error}") from error
 
 
 class BedditClient:
@@ -50,6 +54,7 @@ class BedditClient:
 
     def __init__(self, http: HttpClient, user_id: int) -> None:
         self._http = http
+        self._whose = f"user {user_id}"
         self._path = f"/api/v1/user/{user_id}/session"
 
     @property
@@ -95,4 +100,4 @@ class BedditClient:
     @asynccontextmanager
     async def _answered(self, request: Request) -> AsyncIterator[Answer]:
         async with self._http.open(request) as response:
-            yield Answer(response.server_time, response)
+            yield Answer(response.server_time, self._whose, response)

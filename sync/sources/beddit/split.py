@@ -117,7 +117,10 @@ class ArraySplitter:
         if not text:
             return b""
         if not text.startswith(b"["):
-            raise SourceContractError(f"the answer is no JSON array, it starts with {_printable(text)!r}")
+            raise SourceContractError(
+                f"the answer is no JSON array, it starts with {_printable(text)!r}. Check beddit.base_url, "
+                "and whether a proxy or a portal answers in the vendor's place"
+            )
         self._place = _Place.FIRST
         return text[1:]
 

@@ -20,7 +20,6 @@ async def test_every_point_arrives_with_its_value_and_instant(open_pipeline):
                 SELECT track, index, offset_seconds, value, (extract(epoch FROM time) * 1000000)::bigint AS us
                 FROM beddit.track_values WHERE user_id = $1 AND session_id = $2 ORDER BY track, index
                 """,
-                "(extract(epoch FROM time) * 1000000)::bigint AS us FROM beddit.track_values WHERE user_id = $1 AND session_id = $2 ORDER BY track, index",
                 user,
                 session_id,
             )
