@@ -32,25 +32,28 @@ _ROOMY = 100
 
 
 class Counts:
-    """Counts what was committed, by what a person calls it, for each account."""
+    """Counts what was committed, by what a person calls it, for each account.
+
+    A night that two windows share is one night, so that keys are kept, not numbers.
+    """
 
     def __init__(self) -> None:
-        self._records: dict[str, Counter[str]] = {}
+        self._records: dict[str, set[tuple[str, str]]] = {}
 
     def planned(self, source: str, account: str, units: Sequence[Unit]) -> None:
         """Nothing to count yet."""
 
     def committed(self, source: str, account: str, unit: Unit, batch: Batch, tally: Tally) -> None:  # noqa: ARG002
         """Count the batch's records."""
-        nouns = Counter(record.head.noun for record in batch.records)
-        self._records.setdefault(f"{source}/{account}", Counter()).update(nouns)
+        records = {(record.head.noun, record.label) for record in batch.records}
+        self._records.setdefault(f"{source}/{account}", set()).update(records)
 
     def finished(self, outcome: RunOutcome) -> None:
         """Nothing to count any more."""
 
     def of(self, source: str, account: str) -> Counter[str]:
         """Records that were committed for an account, by noun."""
-        return self._records.get(f"{source}/{account}", Counter())
+        return Counter(noun for noun, _ in self._records.get(f"{source}/{account}", ()))
 
 
 class Bars(Counts):
@@ -114,7 +117,7 @@ class Bars(Counts):
     def _show(self, line: str, doing: str) -> None:
         if line not in self._lines:
             self._lines[line] = self._progress.add_task("", total=None, account=escape(line))
-        records = self._records.get(line, Counter())
+        records = Counter(noun for noun, _ in self._records.get(line, ()))
         counted = ", ".join(f"{number:,} {plural(noun, number)}" for noun, number in records.items())
         years = self._covered.get(line, timedelta()).days / 365.25
         parts = [counted or "nothing yet"]

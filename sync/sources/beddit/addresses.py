@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 
@@ -13,6 +14,7 @@ class AddressBook:
 
     def __init__(self) -> None:
         self._addresses: dict[tuple[int, str, float | None], str] = {}
+        self._renewals: dict[int, asyncio.Lock] = {}
 
     def note(self, session_id: int, updated: float | None, addresses: Mapping[str, str]) -> None:
         """Remember what an answer said of a version of a session."""
@@ -27,6 +29,11 @@ class AddressBook:
         """An address, once: whoever takes it uses it now or asks for a new one."""
         return self._addresses.pop((session_id, track, updated), None)
 
+    def renewing(self, session_id: int) -> asyncio.Lock:
+        """Held by whoever lists a session again: one answer names the addresses of all its tracks."""
+        return self._renewals.setdefault(session_id, asyncio.Lock())
+
     def clear(self) -> None:
         """Forget addresses that nobody took; they have probably expired."""
         self._addresses.clear()
+        self._renewals.clear()

@@ -86,12 +86,16 @@ class Blob:
             else:
                 return
         reading = Reading(self.context)
-        async with aclosing(self._ask_again(reading)) as batches:
-            async for batch in batches:
-                yield batch
+        async with self.context.addresses.renewing(self.due.session_id):
+            address = self._address()  # another track of the session may just have asked for both
+            if address is None:
+                async with aclosing(self._ask_again(reading)) as batches:
+                    async for batch in batches:
+                        yield batch
+                address = self._address()
         versions = [row.updated for row in reading.seen if row.session_id == self.due.session_id]
-        if (fresh := self._address()) is not None:
-            async with aclosing(self._fetch(fresh)) as batches:
+        if address is not None:
+            async with aclosing(self._fetch(address)) as batches:
                 async for batch in batches:
                     yield batch
         elif not versions:

@@ -89,6 +89,23 @@ async def test_an_address_is_used_for_its_own_version_alone(open_pipeline, manua
     assert stored == np.frombuffer(BLOB, "<u2").astype(float).tolist()
 
 
+async def test_a_session_is_listed_again_once_for_all_its_tracks(open_pipeline, manual_clock, night):
+    """Two raw signals whose addresses were lost cost one question, not two."""
+    pipeline = await opened(open_pipeline, manual_clock)
+    tracks = {name: {"samples_per_frame": 2, "data_type": "uint16"} for name in ("normal", "noise")}
+    pipeline.cloud.put(USER, night(NOW - DAY, sampled_tracks=tracks), updated=NOW - DAY + 700)
+    for track in tracks:
+        pipeline.cloud.set_blob(USER, int(NOW - DAY), track, BLOB)
+    pipeline.cloud.fail_next(Fault(status=503), times=100, host="blob")
+    await pipeline.once()
+    pipeline.cloud.faults.clear()
+    pipeline.cloud._clock.now += 3600
+    pipeline.cloud.forget_requests()
+    await pipeline.once()
+    await pipeline.assert_truth()
+    assert len(pipeline.cloud.requests_to("api")) == 2  # the changes, and the session
+
+
 async def test_a_declaration_that_changes_under_an_equal_stamp(open_pipeline, manual_clock, night):
     """The same bytes are read as what the session says now, even when no stamp moved."""
     pipeline = await opened(open_pipeline, manual_clock)
