@@ -80,6 +80,34 @@ async def _refuse_old_server(pool: asyncpg.Pool) -> None:
         )
 
 
+@asynccontextmanager
+async def while_connected(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """End the work inside as soon as its connection is gone.
+
+    A COPY whose server stopped reading before it went away would otherwise wait for its time-out.
+
+    Raises:
+        StorageUnavailable: The connection was lost.
+    """
+    loop = asyncio.get_running_loop()
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+
+            def lost(_: asyncpg.Connection) -> None:
+                limit.reschedule(loop.time())
+
+            connection.add_termination_listener(lost)
+            try:
+                yield
+            finally:
+                connection.remove_termination_listener(lost)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise StorageUnavailable("PostgreSQL: the connection was lost while writing") from error
+
+
 async def _close(pool: asyncpg.Pool) -> None:
     """Close politely, or at once where a connection is beyond politeness."""
     try:

@@ -15,6 +15,7 @@ import msgspec
 
 from sync.model import Batch, Head, Interval, Progress, Record, Reject, Rows, StreamKey, Tally, Update
 from sync.storage.copy import encode
+from sync.storage.database import while_connected
 from sync.storage.failures import translated
 from sync.storage.statements import delete_by_key, select_versions, upsert_guarded, upsert_plain
 from sync.storage.versions import Verdict, Version, fold, version
@@ -43,7 +44,11 @@ class PostgresSink:
             StorageUnavailable: PostgreSQL is away or ended the transaction; nothing was stored.
         """
         with translated():
-            async with self._pool.acquire() as connection, connection.transaction():
+            async with (
+                self._pool.acquire() as connection,
+                while_connected(connection),
+                connection.transaction(),
+            ):
                 return await _write(connection, run, batch)
 
 

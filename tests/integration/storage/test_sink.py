@@ -542,3 +542,29 @@ async def test_an_update_replaces_the_row_with_its_key(store):
         "SELECT session_id, attempts, status, reason FROM beddit.blob_attempts ORDER BY session_id"
     )
     assert [tuple(row) for row in rows] == [(1, 2, "unavailable", None), (2, 1, "pending", None)]
+
+
+async def test_a_server_that_goes_away_while_it_does_not_read_is_noticed(store, night):
+    """A COPY whose server stops reading and then ends is a failure at once, not after a time-out."""
+    await store.pool.execute(
+        """
+        CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(100); RETURN new; END $$
+        """
+    )
+    await store.pool.execute(
+        "CREATE TRIGGER pause BEFORE INSERT ON beddit.track_arrays FOR EACH ROW EXECUTE FUNCTION pause()"
+    )
+    many = [night(n, tracks={"heart_rate": [1.0] * 100_000}) for n in range(1, 20)]
+    commit = asyncio.create_task(store.commit(*many))
+    ended = False
+    while not ended:
+        await asyncio.sleep(0.05)
+        ended = await store.pool.fetchval(
+            "SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        )
+    done, _ = await asyncio.wait([commit], timeout=30)
+    assert done == {commit}
+    with pytest.raises(StorageUnavailable):
+        await commit
