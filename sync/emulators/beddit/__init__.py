@@ -7,24 +7,14 @@
         ...  # GET {cloud.base_url}/api/v1/user/1001/session?updated_after=0
 """
 
-from sync.emulators.beddit.answers import Request
+from sync.emulators import answers
+from sync.emulators.answers import Request
 from sync.emulators.beddit.archive import Archive, FileNote, SavedSession, read_archive
-from sync.emulators.beddit.behaviour import (
-    HTML_PAGE,
-    MALFORMED_JSON,
-    Behaviour,
-    BlobForm,
-    Fault,
-    FaultPlan,
-    Host,
-    Limit,
-    Order,
-    Overload,
-    RangeBy,
-)
+from sync.emulators.beddit.behaviour import Behaviour, BlobForm, Host, Limit, Order, Overload, RangeBy
 from sync.emulators.beddit.cloud import BedditCloud
 from sync.emulators.beddit.record import Record
 from sync.emulators.beddit.study import Night, Study
+from sync.emulators.faults import HTML_PAGE, MALFORMED_JSON, Fault, FaultPlan
 
 __all__ = [
     "HTML_PAGE",
@@ -46,5 +36,6 @@ __all__ = [
     "Request",
     "SavedSession",
     "Study",
+    "answers",
     "read_archive",
 ]

@@ -16,46 +16,25 @@ import math
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import quote
 
 from aiohttp import web
 
-from sync.emulators.beddit.answers import (
-    Answer,
-    Request,
-    hang_up,
-    in_pieces,
-    json_answer,
-    refusal,
-    scripted,
-    send,
-    store_refusal,
-    whole,
-)
+from sync.emulators.answers import Answer, hang_up, in_pieces, whole
 from sync.emulators.beddit.archive import Archive
-from sync.emulators.beddit.behaviour import (
-    Behaviour,
-    BlobForm,
-    Fault,
-    FaultPlan,
-    Host,
-    Limit,
-    Order,
-    Overload,
-)
+from sync.emulators.beddit.behaviour import Behaviour, BlobForm, Limit, Order, Overload
 from sync.emulators.beddit.record import Record, SampledTracks, identifier, number, rendered
+from sync.emulators.beddit.refusals import json_answer, refusal, scripted, store_refusal
 from sync.emulators.beddit.study import SAMPLED_TRACKS, Study
+from sync.emulators.faults import Fault
+from sync.emulators.serving import Clock, Cloud, Listener
 
-Clock = Callable[[], float]
 BlobKey = tuple[int, int, str]
 BlobSource = Callable[[], bytes]
-Listener = Callable[[Request], Awaitable[None]]
 
 _SESSIONS: Final = re.compile(r"/api/v1/user/([0-9]+)/session")
 _FLOAT: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -79,16 +58,13 @@ class _Grant:
     expires_at: float = math.inf
 
 
-class BedditCloud:
+class BedditCloud(Cloud):
     """An emulated Beddit cloud, to be used as an async context manager.
 
     It holds sessions in memory or by reference and can be changed while it runs, from the same event loop.
 
     Attributes:
         behaviour: How the service is; may be replaced at any time.
-        faults: What will go wrong.
-        on_request: Awaited before a request (of either host) is answered, after it was logged. Here a test
-            changes the cloud between a client's requests.
     """
 
     def __init__(
@@ -115,42 +91,21 @@ class BedditCloud:
             host: Where both servers listen.
             port: The API's port; 0 means any free one.
             blob_port: The object store's port; 0 means any free one.
-            on_request: See above.
+            on_request: Awaited before a request is answered.
         """
+        super().__init__({"api": (host, port), "blob": (host, blob_port)}, clock=clock, on_request=on_request)
         self.behaviour = behaviour or Behaviour()
-        self.faults = FaultPlan()
-        self.on_request = on_request
-        self._clock = clock
-        self._listen = {"api": (host, port), "blob": (host, blob_port)}
-        self._urls: dict[Host, str] = {}
         self._secret = hashlib.sha256(f"{host}:{port}:{study}".encode()).digest()
         self._records: dict[int, dict[object, Record]] = {}
         self._blobs: dict[BlobKey, BlobSource | None] = {}
         self._grants: dict[str, _Grant] = {}
         self._passwords: dict[tuple[str, str], int] = {}
-        self._log: dict[int, Request] = {}
-        self._seen = 0
-        self._stack = AsyncExitStack()
         self._hold_study(study)
         self._hold_archive(archive)
         for user_id in self._records:
             self.set_token(user_id, self.token(user_id))
         for user_id, token in (tokens or {}).items():
             self.set_token(user_id, token)
-
-    # --- life -------------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            self._urls["api"] = await self._serve(stack, "api", self._api)
-            self._urls["blob"] = await self._serve(stack, "blob", self._blob_host)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
 
     @property
     def base_url(self) -> str:
@@ -275,25 +230,6 @@ class BedditCloud:
         """Let a user log in for a new token."""
         self._passwords[username, password] = user_id
 
-    # --- what happens -----------------------------------------------------------------------------
-
-    @property
-    def requests(self) -> tuple[Request, ...]:
-        """Every request so far, in the order in which they arrived."""
-        return tuple(self._log.values())
-
-    def requests_to(self, host: Host) -> tuple[Request, ...]:
-        """The requests that one of the two hosts got."""
-        return tuple(request for request in self._log.values() if request.host == host)
-
-    def forget_requests(self) -> None:
-        """Start an empty log."""
-        self._log.clear()
-
-    def fail_next(self, fault: Fault, *, times: int = 1, host: Host | None = "api", path: str = "") -> None:
-        """Plan a fault for the next answers of a host (None: of both) whose path contains a text."""
-        self.faults.add(fault, times=times, host=host, path=path)
-
     def signed_url(self, user_id: int, session_id: int, track: str, *, expires: int | None = None) -> str:
         """An address for a track's samples, valid for ``url_lifetime`` or until ``expires``."""
         path = f"/sleepdata/{user_id}/{session_id}/{quote(track, safe='')}"
@@ -328,42 +264,11 @@ class BedditCloud:
 
     # --- serving ----------------------------------------------------------------------------------
 
-    async def _serve(
-        self, stack: AsyncExitStack, host: Host, route: Callable[[web.BaseRequest], Awaitable[Answer]]
-    ) -> str:
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await self._handle(host, route, request)
+    async def _answer(self, host: str, request: web.BaseRequest) -> Answer:
+        return await (self._api(request) if host == "api" else self._blob_host(request))
 
-        server = web.Server(handle, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        name, port = self._listen[host]
-        await web.TCPSite(runner, name, port).start()
-        return f"http://{name}:{runner.addresses[0][1]}"
-
-    async def _handle(
-        self, host: Host, route: Callable[[web.BaseRequest], Awaitable[Answer]], request: web.BaseRequest
-    ) -> web.StreamResponse:
-        seen = Request(
-            host=host,
-            method=request.method,
-            path=request.path,
-            query=dict(request.query),
-            headers={name.lower(): value for name, value in request.headers.items()},
-        )
-        position, self._seen = self._seen, self._seen + 1
-        self._log[position] = seen
-        if self.on_request:
-            await self.on_request(seen)
-        fault = self.faults.take(host, request.path)
-        if fault and fault.stall:
-            await asyncio.sleep(fault.stall)
-        answer = scripted(host, fault) if fault and fault.replaces_answer else await route(request)
-        silent = answer.hang_up or (fault is not None and fault.reset)
-        if position in self._log and not silent:
-            self._log[position] = replace(seen, status=answer.status)
-        return await send(request, answer, now=self._clock(), fault=fault)
+    def _scripted(self, host: str, fault: Fault) -> Answer:
+        return scripted(host, fault)
 
     # --- the API ----------------------------------------------------------------------------------
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from multidict import MultiMapping
 
-from sync.emulators.beddit.behaviour import Fault, Host
+from sync.emulators.faults import Fault
 
 PIECE: Final = 64 * 1024
 """How many bytes are written at once."""
 
 _NO_FAULT: Final = Fault()
-_IDENTIFIERS: Final = {400: "bad_request", 403: "forbidden", 404: "not_found", 410: "unsupported_api_version"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +26,21 @@ class Request:
     """A request that the emulator saw.
 
     Attributes:
-        host: Which of the two hosts was asked.
+        host: Which of the service's hosts was asked.
         method: The method.
         path: The path, without its query.
-        query: The query's parameters, decoded; of a repeated one the last.
+        query: The query's parameters, decoded; ``getall`` gives every value of a repeated one.
         headers: The headers, names in lower case.
+        body: The body, if it is kept.
         status: What was answered; None if nothing was answered, or not yet.
     """
 
-    host: Host
+    host: str
     method: str
     path: str
-    query: Mapping[str, str]
+    query: MultiMapping[str]
     headers: Mapping[str, str]
+    body: bytes = b""
     status: int | None = None
 
 
@@ -78,24 +78,6 @@ def whole(
     return Answer(status, in_pieces(body), content_type, len(body), headers or {})
 
 
-def json_answer(value: object) -> Answer:
-    """A successful answer of the API."""
-    return whole(json.dumps(value).encode())
-
-
-def refusal(status: int, description: str, *, error: str | None = None) -> Answer:
-    """An error of the API: ``{"error", "description"}`` (Beddit API docs, 1-General)."""
-    identifier = error or _IDENTIFIERS.get(status) or HTTPStatus(status).name.lower()
-    return whole(json.dumps({"error": identifier, "description": description}).encode(), status=status)
-
-
-def store_refusal(status: int, code: str, message: str) -> Answer:
-    """An error of the object store, in the XML that such stores write."""
-    declaration = '<?xml version="1.0" encoding="UTF-8"?>'
-    body = f"{declaration}\n<Error><Code>{code}</Code><Message>{message}</Message></Error>"
-    return whole(body.encode(), status=status, content_type="application/xml")
-
-
 def hang_up() -> Answer:
     """A connection that is closed without an answer."""
     return replace(whole(b""), hang_up=True)
@@ -105,18 +87,6 @@ async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
     """A body in pieces that are small enough to be sent one by one."""
     for begin in range(0, len(body), PIECE):
         yield body[begin : begin + PIECE]
-
-
-def scripted(host: Host, fault: Fault) -> Answer:
-    """The answer that a fault puts in the true one's place."""
-    status = fault.status or (200 if fault.location is None else 302)
-    if fault.body is not None:
-        answer = whole(fault.body, status=status)
-    elif host == "api":
-        answer = refusal(status, "This answer was scripted.")
-    else:
-        answer = store_refusal(status, HTTPStatus(status).name.title().replace("_", ""), "This was scripted.")
-    return replace(answer, headers=fault.headers())
 
 
 async def send(
