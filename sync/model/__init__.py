@@ -9,11 +9,13 @@ from sync.model.batch import (
     Reject,
     Rows,
     StreamKey,
+    Stretch,
     Update,
 )
-from sync.model.intervals import gaps, length
+from sync.model.intervals import gaps, length, union
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
-from sync.model.table import Head, PgType, Table
+from sync.model.table import Head, PgType, Series, Table
+from sync.model.text import storable
 
 __all__ = [
     "Batch",
@@ -26,8 +28,10 @@ __all__ = [
     "Reject",
     "Rows",
     "RunOutcome",
+    "Series",
     "StreamKey",
     "StreamState",
+    "Stretch",
     "Table",
     "Tally",
     "Task",
@@ -35,4 +39,6 @@ __all__ = [
     "Update",
     "gaps",
     "length",
+    "storable",
+    "union",
 ]

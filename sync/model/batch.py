@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeAlias
+from uuid import UUID
 
 import numpy as np
 
-from sync.model.table import Head, Table
+from sync.model.table import Head, Series, Table
 
 ColumnValues: TypeAlias = "np.ndarray[Any, Any] | Sequence[Any]"
 
@@ -59,14 +60,21 @@ class Reject:
         item_key: What exactly was rejected; unique within an account.
         reason: One sentence for a person.
         payload: The offending item as JSON, shortened, free of addresses and tokens.
-        counts: False for a note about an item that was stored all the same (an unknown time zone).
+        counts: How many items it is in the ledger; none for a note about an item that was stored all the
+            same (an unknown time zone).
+        instant: When the item happened, where rows are replaced by time: the reject is resolved when that
+            time is read again without it.
+        items: How many source items it stands for (a bucket of samples, which is one in the ledger all the
+            same).
     """
 
     record_key: str
     item_key: str
     reason: str
     payload: Any = None
-    counts: bool = True
+    counts: int = 1
+    instant: datetime | None = None
+    items: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,42 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """What some time of a record holds, read whole, and what is proved once it is stored.
+
+    Attributes:
+        series: Where the rows belong.
+        key: The record.
+        part: The group of data sets that was asked for, from 0.
+        datasets: The data sets of that group; None for all that there are.
+        replaced: The time that was read. The rows of a data set in it are replaced as a whole; a data set
+            without a row here keeps those that it has, for what disappears upstream stays.
+        rows: All within ``replaced``. Equal rows are kept as often as they came.
+        rejects: What the answer held beside the rows, each with an ``instant`` within ``replaced``. Older
+            ones of this record in that time that are not among them are resolved.
+        covered: Time that is proved to be stored as the source holds it.
+        uncovered: Time that shall be read again; it is taken away before ``covered`` is added.
+        reset: Forget first what was covered: the groups of data sets are no longer what they were.
+    """
+
+    series: Series
+    key: UUID
+    part: int
+    datasets: tuple[UUID, ...] | None
+    replaced: tuple[Interval, ...]
+    rows: Rows
+    rejects: tuple[Reject, ...] = ()
+    covered: tuple[Interval, ...] = ()
+    uncovered: tuple[Interval, ...] = ()
+    reset: bool = False
+
+    @property
+    def label(self) -> str:
+        """The record as text, as in ``Reject.record_key``."""
+        return str(self.key)
+
+
+@dataclass(frozen=True, slots=True)
 class StreamKey:
     """What progress is kept for: one stream of one account of one source."""
 
@@ -123,6 +167,7 @@ class Progress:
         covered: Time whose items have all been read.
         uncovered: Time that shall be read again.
         checked: The stream is up to date as of this batch: a successful check ends with it.
+        owing: Something older could not be read: the stream's last error stays.
     """
 
     cursor: Mapping[str, Any] | None = None
@@ -130,6 +175,7 @@ class Progress:
     covered: tuple[Interval, ...] = ()
     uncovered: tuple[Interval, ...] = ()
     checked: bool = False
+    owing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +194,30 @@ class Batch:
     Attributes:
         stream: The stream whose progress this is.
         records: Versions to store. When two share a key, the last one that the guard lets through stays.
+        stretches: Rows in time to store, in this order.
         updates: Single rows without a version, replaced by key (state that only this stream writes).
+        missing: Keys of records that the source holds no longer. They are marked and stay; the mark goes
+            when the record comes again.
         rejects: Items that belong to no record here.
         progress: What is proved once this batch is stored.
         learned: Hints about the vendor, by name; safe to delete.
-        read: How many source items came in. The sink accounts for each of them.
+        read: How many source items came in: items of records, rows of stretches, rejects of both. The sink
+            accounts for each of them.
     """
 
     stream: StreamKey
     records: tuple[Record, ...] = ()
+    stretches: tuple[Stretch, ...] = ()
     updates: tuple[Update, ...] = ()
+    missing: tuple[tuple[Head, tuple[Any, ...]], ...] = ()
     rejects: tuple[Reject, ...] = ()
     progress: Progress | None = None
     learned: Mapping[str, Any] = field(default_factory=dict)
     read: int = 0
+
+    @property
+    def all_rejects(self) -> tuple[Reject, ...]:
+        """The batch's own rejects and those of its records and stretches."""
+        of_records = (reject for record in self.records for reject in record.rejects)
+        of_stretches = (reject for stretch in self.stretches for reject in stretch.rejects)
+        return (*self.rejects, *of_records, *of_stretches)

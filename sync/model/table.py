@@ -27,6 +27,7 @@ class PgType(StrEnum):
     FLOAT4_ARRAY = "float4[]"
     FLOAT8_ARRAY = "float8[]"
     TIMESTAMPTZ_ARRAY = "timestamptz[]"
+    UUID_ARRAY = "uuid[]"
 
     @property
     def element(self) -> PgType | None:
@@ -70,3 +71,27 @@ class Head:
     stamp: str
     digest: str
     owns: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A table of rows in time that belong to a record and are replaced stretch by stretch.
+
+    Attributes:
+        noun: What a person calls one of its rows: ``datapoint``.
+        table: The rows' table.
+        key: The uuid column that names the record.
+        part_of: The uuid column that names the data set within the record; each is replaced by itself.
+        time: The timestamptz column.
+        weight: An integer column: how many source items a row stands for. NULL counts 1.
+        loads: The table that says what is loaded, one row a record and group of data sets. It has the
+            columns ``part``, ``datasets``, ``raw_coverage`` and ``loaded_count`` beside ``key``.
+    """
+
+    noun: str
+    table: Table
+    key: str
+    part_of: str
+    time: str
+    weight: str
+    loads: str

@@ -144,7 +144,7 @@ _INSPECT = """
            current_database() AS database, current_user AS role,
            has_database_privilege(current_database(), 'CREATE') AS may_create,
            (SELECT coalesce(array_agg(c.oid::regclass::text ORDER BY 1), '{}') FROM pg_class c
-            WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('sync', 'beddit')
+            WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('sync', 'beddit', 'bace')
               AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
                        AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
            ) AS unwritable

@@ -1,24 +1,36 @@
 """Commits a batch: rows, rejects, coverage, cursor and tally in one transaction, all or nothing.
 
 The order inside the transaction is: the records' own rows (their locks serialise writers and the version
-guard decides), away with the details of what is replaced, COPY of the new details, then the bookkeeping.
+guard decides), away with the details of what is replaced, COPY of the new details, then stretches of rows in
+time, then the bookkeeping. Locks are taken in that order, and in the order of keys within each, by everybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
-import msgspec
 
-from sync.model import Batch, Head, Interval, Progress, Record, Reject, Rows, StreamKey, Tally, Update
-from sync.storage.copy import encode
+from sync.model import Batch, Head, Progress, Record, Reject, Rows, StreamKey, Tally, Update
 from sync.storage.database import while_connected
 from sync.storage.failures import translated
-from sync.storage.statements import delete_by_key, select_versions, upsert_guarded, upsert_plain
+from sync.storage.rejects import resolve_of_records, write_rejects
+from sync.storage.series import write_stretches
+from sync.storage.statements import (
+    delete_by_key,
+    mark_missing,
+    select_versions,
+    upsert_guarded,
+    upsert_plain,
+)
+from sync.storage.transfer import copy_rows
+from sync.storage.values import json_text, multirange
 from sync.storage.versions import Verdict, Version, fold, version
+
+Key: TypeAlias = tuple[Any, ...]
+"""The values of a head's key columns."""
 
 Judged: TypeAlias = tuple[Record, Verdict]
 """A version of a record, and what became of it."""
@@ -53,16 +65,17 @@ class PostgresSink:
 
 
 async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tally:
-    everything = [*batch.rejects, *(reject for record in batch.records for reject in record.rejects)]
-    tally = Tally(read=batch.read, rejected=sum(reject.counts for reject in everything))
+    tally = Tally(read=batch.read, rejected=sum(reject.counts for reject in batch.all_rejects))
     judged: list[Judged] = []
-    for head, records in groupby(batch.records, key=lambda record: record.head):
-        outcome, of_head = await _write_records(connection, head, list(records))
+    for head, records, missing in _by_head(batch):
+        outcome, of_head = await _write_records(connection, head, records, missing)
         tally += outcome
         judged += of_head
+    tally += await write_stretches(connection, batch.stream, batch.stretches)
     await _write_updates(connection, batch.updates)
-    await _write_rejects(connection, batch.stream, [*batch.rejects, *_new_rejects(judged)])
-    await _resolve_rejects(connection, batch.stream, judged)
+    await write_rejects(connection, batch.stream, [*batch.rejects, *_new_rejects(judged)])
+    standing = [record for record, verdict in judged if verdict is not Verdict.SUPERSEDED]
+    await resolve_of_records(connection, batch.stream, standing)
     if batch.progress is not None:
         await _write_progress(connection, batch.stream, batch.progress)
     await _write_knowledge(connection, batch)
@@ -73,13 +86,28 @@ async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tall
 # --- records ---------------------------------------------------------------------------------------
 
 
+def _by_head(batch: Batch) -> Iterator[tuple[Head, list[Record], list[Key]]]:
+    """The batch's records and missing keys by head, in one order for everybody."""
+    heads = {record.head for record in batch.records} | {head for head, _ in batch.missing}
+    for head in sorted(heads, key=lambda head: head.table.name):
+        records = [record for record in batch.records if record.head == head]
+        yield head, records, [key for of, key in batch.missing if of == head]
+
+
 async def _write_records(
-    connection: asyncpg.Connection, head: Head, records: Sequence[Record]
+    connection: asyncpg.Connection, head: Head, records: Sequence[Record], missing: Sequence[Key]
 ) -> tuple[Tally, list[Judged]]:
-    """Store what the version guard lets through; the tally, and what became of each key's last version."""
+    """Store what the version guard lets through; the tally, and what became of each key's last version.
+
+    Keys in ``missing`` that no record has are marked as missing upstream.
+    """
     folded = fold(records)
     tally = Tally(duplicate=folded.duplicate, superseded=folded.superseded)
-    stored = await _stored_versions(connection, head, folded.records)
+    offered_keys = [record.key for record in folded.records]
+    absent = set(missing).difference(offered_keys)
+    stored = await _stored_versions(connection, head, [*offered_keys, *absent])
+    if absent:
+        await connection.execute(mark_missing(head), *zip(*absent, strict=True))
     verdicts = {record.key: version(record).judge(stored.get(record.key)) for record in folded.records}
     offered = [r for r in folded.records if verdicts[r.key] in (Verdict.STORE, Verdict.RESTAMP)]
     inserted = await _upsert_heads(connection, head, offered)
@@ -87,7 +115,7 @@ async def _write_records(
     # Another process may have inserted a key since we looked; then the guard in the statement decided.
     lost = [record for record in offered if record.key not in inserted]
     if lost:
-        rivals = await _stored_versions(connection, head, lost)
+        rivals = await _stored_versions(connection, head, [record.key for record in lost])
         verdicts |= {record.key: version(record).judge(rivals.get(record.key)) for record in lost}
 
     written = [r for r in folded.records if verdicts[r.key] is Verdict.STORE]
@@ -109,17 +137,17 @@ def _outcome(verdict: Verdict, size: int) -> Tally:
 
 
 async def _stored_versions(
-    connection: asyncpg.Connection, head: Head, records: Sequence[Record]
-) -> dict[tuple[object, ...], Version]:
+    connection: asyncpg.Connection, head: Head, keys: Sequence[Key]
+) -> dict[Key, Version]:
     """Lock and read the stored versions of these keys."""
-    rows = await connection.fetch(select_versions(head), *zip(*[r.key for r in records], strict=True))
+    rows = await connection.fetch(select_versions(head), *zip(*keys, strict=True))
     width = len(head.key)
     return {tuple(row[:width]): Version(row["stamp"], row["digest"], row["missing"]) for row in rows}
 
 
 async def _upsert_heads(
     connection: asyncpg.Connection, head: Head, records: Sequence[Record]
-) -> dict[tuple[object, ...], bool]:
+) -> dict[Key, bool]:
     """Write the records' rows under the guard; the keys that were written, and whether each is new."""
     if not records:
         return {}
@@ -129,9 +157,7 @@ async def _upsert_heads(
     return {tuple(row[:width]): row["inserted"] for row in rows}
 
 
-async def _delete_details(
-    connection: asyncpg.Connection, head: Head, keys: Sequence[tuple[object, ...]]
-) -> None:
+async def _delete_details(connection: asyncpg.Connection, head: Head, keys: Sequence[Key]) -> None:
     if not keys:
         return
     for table in head.owns:
@@ -143,48 +169,23 @@ async def _copy_details(connection: asyncpg.Connection, records: Iterable[Record
     for record in records:
         for rows in record.details:
             by_table.setdefault(rows.table.name, []).append(rows)
-    for name, parts in by_table.items():
-        schema, table = name.split(".")
-        await connection.copy_to_table(
-            table,
-            schema_name=schema,
-            columns=parts[0].table.column_names,
-            source=_pieces(encode(parts)),
-            format="binary",
-        )
-
-
-async def _pieces(encoded: Iterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in encoded:
-        yield piece
+    for parts in by_table.values():
+        await copy_rows(connection, parts)
 
 
 # --- bookkeeping -----------------------------------------------------------------------------------
 
 
 async def _write_updates(connection: asyncpg.Connection, updates: Iterable[Update]) -> None:
-    for update in updates:
-        await connection.execute(
-            upsert_plain(update.table, update.key), *[update.row.get(n) for n in update.table.column_names]
+    def place(update: Update) -> tuple[Any, ...]:
+        return update.table.name, update.key, tuple(update.row[column] for column in update.key)
+
+    ordered = sorted(updates, key=place)  # one order for everybody; of one key's rows the last one stays
+    for (table, key), rows in groupby(ordered, key=lambda update: (update.table, update.key)):
+        names = table.column_names
+        await connection.executemany(
+            upsert_plain(table, key), [[update.row.get(name) for name in names] for update in rows]
         )
-
-
-async def _write_rejects(
-    connection: asyncpg.Connection, stream: StreamKey, rejects: Sequence[Reject]
-) -> None:
-    await connection.executemany(
-        """
-        INSERT INTO sync.reject_log AS r (source, account, record_key, item_key, reason, payload)
-        VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (source, account, item_key) DO UPDATE SET
-            record_key = excluded.record_key, reason = excluded.reason, payload = excluded.payload,
-            attempts = r.attempts + 1, last_seen_at = now(), resolved_at = NULL
-        """,
-        [
-            (stream.source, stream.account, r.record_key, r.item_key, r.reason, _json(r.payload))
-            for r in sorted(rejects, key=lambda reject: reject.item_key)  # one order for everybody, see fold
-        ],
-    )
 
 
 def _new_rejects(judged: Iterable[Judged]) -> Iterator[Reject]:
@@ -192,26 +193,6 @@ def _new_rejects(judged: Iterable[Judged]) -> Iterator[Reject]:
     for record, verdict in judged:
         if verdict is Verdict.STORE:
             yield from record.rejects
-
-
-async def _resolve_rejects(
-    connection: asyncpg.Connection, stream: StreamKey, judged: Iterable[Judged]
-) -> None:
-    """What the stored version of a record does not suffer from (any more) is resolved."""
-    standing = [record for record, verdict in judged if verdict is not Verdict.SUPERSEDED]
-    if not standing:
-        return
-    await connection.execute(
-        """
-        UPDATE sync.reject_log SET resolved_at = now()
-        WHERE source = $1 AND account = $2 AND resolved_at IS NULL
-          AND record_key = ANY ($3) AND item_key <> ALL ($4)
-        """,
-        stream.source,
-        stream.account,
-        [record.label for record in standing],
-        [reject.item_key for record in standing for reject in record.rejects],
-    )
 
 
 async def _write_progress(connection: asyncpg.Connection, stream: StreamKey, progress: Progress) -> None:
@@ -225,16 +206,17 @@ async def _write_progress(connection: asyncpg.Connection, stream: StreamKey, pro
             coverage = CASE WHEN $4::jsonb IS NULL OR s.cursor IS NOT DISTINCT FROM $5::jsonb
                             THEN s.coverage - $7::tstzmultirange ELSE s.coverage END + $6,
             last_success_at = CASE WHEN $8 THEN now() ELSE s.last_success_at END,
-            last_error = CASE WHEN $8 THEN NULL ELSE s.last_error END
+            last_error = CASE WHEN $8 AND NOT $9 THEN NULL ELSE s.last_error END
         """,
         stream.source,
         stream.account,
         stream.stream,
-        _json(progress.cursor),
-        _json(progress.cursor_was),
-        [_range(interval) for interval in progress.covered],
-        [_range(interval) for interval in progress.uncovered],
+        json_text(progress.cursor),
+        json_text(progress.cursor_was),
+        multirange(progress.covered),
+        multirange(progress.uncovered),
         progress.checked,
+        progress.owing,
     )
 
 
@@ -244,7 +226,7 @@ async def _write_knowledge(connection: asyncpg.Connection, batch: Batch) -> None
         INSERT INTO sync.knowledge (source, name, value) VALUES ($1, $2, $3)
         ON CONFLICT (source, name) DO UPDATE SET value = excluded.value, learned_at = now()
         """,
-        [(batch.stream.source, name, _json(value)) for name, value in sorted(batch.learned.items())],
+        [(batch.stream.source, name, json_text(value)) for name, value in sorted(batch.learned.items())],
     )
 
 
@@ -263,11 +245,3 @@ async def _add_to_run(connection: asyncpg.Connection, run: int, tally: Tally) ->
         tally.duplicate,
         tally.rejected,
     )
-
-
-def _json(value: object) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
-
-
-def _range(interval: Interval) -> asyncpg.Range:
-    return asyncpg.Range(interval.start, interval.end, lower_inc=True, upper_inc=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-from sync.model import Head, Table
+from sync.model import Head, Series, Table
 
 
 @lru_cache
@@ -46,13 +46,84 @@ def delete_by_key(head: Head, table: Table) -> str:
 
 @lru_cache
 def upsert_plain(table: Table, key: tuple[str, ...]) -> str:
-    """Insert one row or replace the one with its key."""
+    """Insert one row or replace the one with its key; an equal one is left as it lies."""
     names = table.column_names
-    changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in key)
+    others = [name for name in names if name not in key]
+    changes = ", ".join(f"{name} = excluded.{name}" for name in others)
+    news = f"({_names(others, 't')}) IS DISTINCT FROM ({_names(others, 'excluded')})"
     return f"""
-        INSERT INTO {table.name} ({", ".join(names)})
+        INSERT INTO {table.name} AS t ({", ".join(names)})
         VALUES ({", ".join(f"${n + 1}" for n in range(len(names)))})
-        ON CONFLICT ({", ".join(key)}) DO UPDATE SET {changes}
+        ON CONFLICT ({", ".join(key)}) {f"DO UPDATE SET {changes} WHERE {news}" if others else "DO NOTHING"}
+    """
+
+
+@lru_cache
+def mark_missing(head: Head) -> str:
+    """Mark the records of given keys as missing upstream; an older mark stays."""
+    return f"""
+        UPDATE {head.table.name} t SET missing_upstream_at = now()
+        FROM {_unnest(head)} WHERE {_same_key(head)} AND t.missing_upstream_at IS NULL
+    """
+
+
+@lru_cache
+def make_load(series: Series) -> str:
+    """Make a record's row for a group of data sets, where there is none."""
+    return f"""
+        INSERT INTO {series.loads} ({series.key}, part, datasets) VALUES ($1, $2, $3)
+        ON CONFLICT ({series.key}, part) DO NOTHING
+    """
+
+
+@lru_cache
+def lock_loads(series: Series) -> str:
+    """Lock the rows of all groups of given records."""
+    return f"""
+        SELECT FROM {series.loads} WHERE {series.key} = ANY ($1) ORDER BY {series.key}, part FOR UPDATE
+    """
+
+
+@lru_cache
+def change_load(series: Series) -> str:
+    """Note what was loaded of a group, unless that changes nothing.
+
+    Coverage that was proved for another group than the one that the row is about is not noted: the rows are
+    stored, and reading them again costs little.
+    """
+    return f"""
+        UPDATE {series.loads} l
+        SET datasets = n.datasets, raw_coverage = n.raw_coverage, loaded_count = n.loaded_count
+        FROM (
+            SELECT CASE WHEN $4 THEN $3 ELSE datasets END AS datasets,
+                   CASE WHEN $4 THEN '{{}}' ELSE raw_coverage END - $5::tstzmultirange
+                       + CASE WHEN $4 OR datasets IS NOT DISTINCT FROM $3 THEN $6::tstzmultirange
+                              ELSE '{{}}' END AS raw_coverage,
+                   loaded_count + $7 AS loaded_count
+            FROM {series.loads} WHERE {series.key} = $1 AND part = $2
+        ) n
+        WHERE l.{series.key} = $1 AND l.part = $2
+          AND (l.datasets, l.raw_coverage, l.loaded_count)
+              IS DISTINCT FROM (n.datasets, n.raw_coverage, n.loaded_count)
+    """
+
+
+@lru_cache
+def select_stretch(series: Series) -> str:
+    """Read the rows of some data sets of a record in an interval."""
+    return f"SELECT {', '.join(series.table.column_names)} FROM {series.table.name} {_within(series)}"
+
+
+@lru_cache
+def delete_stretch(series: Series) -> str:
+    """Delete the same."""
+    return f"DELETE FROM {series.table.name} {_within(series)}"
+
+
+def _within(series: Series) -> str:
+    return f"""
+        WHERE {series.key} = $1 AND {series.time} >= $2 AND {series.time} < $3
+          AND {series.part_of} = ANY ($4)
     """
 
 

@@ -6,14 +6,29 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import numpy as np
 import pytest
 
-from sync.model import Batch, Record, Rows, StreamKey, Tally, Task
+from sync.model import (
+    Batch,
+    Head,
+    Interval,
+    PgType,
+    Record,
+    Reject,
+    Rows,
+    Series,
+    StreamKey,
+    Stretch,
+    Table,
+    Tally,
+    Task,
+)
 from sync.sources.beddit.tables import BLOBS, SAMPLE_CHUNKS, SESSIONS, TRACK_ARRAYS, TRACK_DECLARATIONS
 from sync.storage.database import open_pool
 from sync.storage.ledger import PostgresLedger
@@ -22,6 +37,59 @@ from sync.storage.sink import PostgresSink
 
 USER = 1001
 STREAM = StreamKey("beddit", "alice", "sessions")
+BACE = StreamKey("bace", "lab", "data")
+ZERO = datetime(2022, 3, 30, 12, tzinfo=UTC)
+
+DATAPOINTS = Series(
+    noun="datapoint",
+    table=Table(
+        "bace.datapoint_rows",
+        (
+            ("time", PgType.TIMESTAMPTZ),
+            ("id_data_session", PgType.UUID),
+            ("id_container_data_latest", PgType.UUID),
+            ("value", PgType.FLOAT8),
+            ("min_value", PgType.FLOAT8),
+            ("max_value", PgType.FLOAT8),
+            ("count", PgType.INT4),
+        ),
+    ),
+    key="id_data_session",
+    part_of="id_container_data_latest",
+    time="time",
+    weight="count",
+    loads="bace.session_loads",
+)
+
+DATA_SESSIONS = Head(
+    noun="data session",
+    table=Table(
+        "bace.session_records",
+        (
+            ("id_data_session", PgType.UUID),
+            ("id_group", PgType.UUID),
+            ("id_person", PgType.UUID),
+            ("label", PgType.TEXT),
+            ("started_at", PgType.TIMESTAMPTZ),
+            ("ended_at", PgType.TIMESTAMPTZ),
+            ("created_at", PgType.TIMESTAMPTZ),
+            ("created_by", PgType.UUID),
+            ("updated_at", PgType.TIMESTAMPTZ),
+            ("updated_by", PgType.UUID),
+            ("archived_at", PgType.TIMESTAMPTZ),
+            ("datapoint_count", PgType.INT8),
+            ("is_ingestion_finished", PgType.BOOL),
+            ("is_archived", PgType.BOOL),
+            ("updated_at_seconds", PgType.FLOAT8),
+            ("digest", PgType.BYTEA),
+            ("datasets", PgType.UUID_ARRAY),
+            ("extra", PgType.JSONB),
+        ),
+    ),
+    key=("id_data_session",),
+    stamp="updated_at_seconds",
+    digest="digest",
+)
 HANG_S = 60
 
 
@@ -42,7 +110,9 @@ class Store:
         self, *records: Record, rejects: Sequence[Any] = (), stream: StreamKey = STREAM, **rest: Any
     ) -> Tally:
         """Commit one batch; what was read is what it holds. Rejects go with the first record of their key."""
+        stretches: Sequence[Stretch] = rest.get("stretches", ())
         read = sum(r.size for r in records) + sum(r.counts for r in rejects)
+        read += sum(len(s.rows) + sum(r.counts for r in s.rejects) for s in stretches)
         carried: list[Record] = []
         alone = list(rejects)
         for record in records:
@@ -51,6 +121,10 @@ class Store:
             carried.append(replace(record, rejects=own))
         batch = Batch(stream, records=tuple(carried), rejects=tuple(alone), read=read, **rest)
         return await self.sink.commit(self.run, batch)
+
+    async def store(self, *stretches: Stretch, stream: StreamKey = BACE, **rest: Any) -> Tally:
+        """Commit one batch of stretches."""
+        return await self.commit(stretches=stretches, stream=stream, **rest)
 
     async def fetch(self, query: str, *args: Any) -> list[dict[str, Any]]:
         """Rows of a query, as dictionaries."""
@@ -63,7 +137,8 @@ class Store:
     async def everything(self) -> dict[str, list[str]]:
         """Every row of every table, as text."""
         names = await self.values(
-            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('sync', 'beddit')"
+            "SELECT schemaname || '.' || tablename FROM pg_tables "
+            "WHERE schemaname IN ('sync', 'beddit', 'bace')"
         )
         return {
             name: await self.values(f"SELECT t::text FROM {name} t ORDER BY 1")  # noqa: S608
@@ -110,7 +185,7 @@ def make_night(  # noqa: PLR0917 - the first ones are what a version is
         updated: The version.
         content: What tells its content apart.
         tracks: Values by track, one a second.
-        declares: (track, data type, samples per frame, has address).
+        declares: (track, data type, samples per frame).
         user: Whose night it is.
         columns: Other columns of its row.
     """
@@ -120,8 +195,8 @@ def make_night(  # noqa: PLR0917 - the first ones are what a version is
         times = _instants(session_id, offsets)
         cells = ([session_id], [user], [name], ["float32"], [None], [None], [offsets], [times])
         details.append(Rows(TRACK_ARRAYS, (*cells, [np.array(values, np.float64)])))
-    for name, data_type, rate, has_address in declares:
-        cells = ([session_id], [user], [name], [data_type], [rate], [has_address], [None])
+    for name, data_type, rate in declares:
+        cells = ([session_id], [user], [name], [data_type], [rate], [None])
         details.append(Rows(TRACK_DECLARATIONS, cells))
     row = {
         "user_id": user,
@@ -170,6 +245,97 @@ def make_signal(
         **columns,
     }
     return Record(BLOBS, row, (details,) if len(first) else (), size=1 + len(samples))
+
+
+def make_span(start: float, end: float) -> Interval:
+    """Make an interval from one second of the tests' time to another."""
+    return Interval(ZERO + timedelta(seconds=start), ZERO + timedelta(seconds=end))
+
+
+def make_stretch(
+    spans: Sequence[tuple[float, float]],
+    points: Sequence[tuple[Any, ...]] = (),
+    *,
+    session: int = 1,
+    part: int = 0,
+    datasets: Sequence[int] | None = None,
+    rejects: Sequence[tuple[Any, ...]] = (),
+    covered: Sequence[tuple[float, float]] | None = None,
+    uncovered: Sequence[tuple[float, float]] = (),
+    reset: bool = False,
+) -> Stretch:
+    """Make what some seconds of a data session hold.
+
+    Args:
+        spans: The seconds that were read.
+        points: (second, data set, value), or (second, data set, value, min, max, count).
+        session: Which data session.
+        part: Which group of data sets.
+        datasets: The group.
+        rejects: (second, name, items) or (second, name).
+        covered: What is proved; what was read, unless given.
+        uncovered: What shall be read again.
+        reset: Whether coverage is forgotten.
+    """
+    key = UUID(int=session)
+    full = [(*point, None, None, None)[:6] for point in points]
+    seconds, sets, values, lows, highs, counts = zip(*full, strict=True) if full else ((),) * 6
+    start = np.datetime64(ZERO.replace(tzinfo=None), "us")
+    times = start + np.rint(np.array(seconds, np.float64) * 1e6).astype("m8[us]")
+    columns = (times, [key] * len(full), [UUID(int=n) for n in sets], list(values), lows, highs, counts)
+    return Stretch(
+        DATAPOINTS,
+        key,
+        part,
+        None if datasets is None else tuple(UUID(int=n) for n in datasets),
+        replaced=tuple(make_span(*span) for span in spans),
+        rows=Rows(DATAPOINTS.table, columns),
+        rejects=tuple(
+            Reject(
+                str(key),
+                f"{key}/{name}",
+                "no number",
+                instant=ZERO + timedelta(seconds=at),
+                items=sum(rest or (1,)),
+            )
+            for at, name, *rest in rejects
+        ),
+        covered=tuple(make_span(*span) for span in (spans if covered is None else covered)),
+        uncovered=tuple(make_span(*span) for span in uncovered),
+        reset=reset,
+    )
+
+
+def make_data_session(session: int = 1, stamp: float = 1.0, content: str = "a", **columns: Any) -> Record:
+    """Make one version of a data session that has ended; ``content`` stands for its digest."""
+    row = {
+        "id_data_session": UUID(int=session),
+        "started_at": ZERO,
+        "ended_at": ZERO + timedelta(hours=1),
+        "is_ingestion_finished": True,
+        "updated_at_seconds": stamp,
+        "digest": content.encode(),
+        **columns,
+    }
+    return Record(DATA_SESSIONS, row)
+
+
+@pytest.fixture
+def span() -> Callable[[float, float], Interval]:
+    """Return the maker of intervals."""
+    return make_span
+
+
+@pytest.fixture
+def stretch() -> Callable[..., Stretch]:
+    """Return the maker of stretches."""
+    return make_stretch
+
+
+@pytest.fixture
+def data_session() -> Callable[..., Record]:
+    """Return the maker of data sessions."""
+    return make_data_session
 
 
 @pytest.fixture

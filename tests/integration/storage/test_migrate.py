@@ -18,8 +18,9 @@ from sync.storage.migrate import ensure_schema, migrate, newest_version, schema_
 
 OBJECTS = """
     SELECT n.nspname || '.' || c.relname || ' ' || c.relkind::text AS name FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('sync', 'beddit')
-    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname IN ('sync', 'beddit') ORDER BY 1
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ('sync', 'beddit', 'bace')
+    UNION ALL SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname IN ('sync', 'beddit', 'bace')
+    ORDER BY 1
 """
 
 
@@ -48,7 +49,8 @@ async def test_an_empty_database_gets_the_newest_schema(empty_database, call):
     assert await schema_version(empty_database) is None
     await call(empty_database)
     assert await schema_version(empty_database) == newest_version()
-    assert "beddit.samples v" in await ask(empty_database, OBJECTS)
+    objects = await ask(empty_database, OBJECTS)
+    assert {"beddit.samples v", "bace.datapoints v"} <= set(objects)
 
 
 async def test_a_second_time_changes_nothing(database):
@@ -88,18 +90,44 @@ async def test_several_processes_at_once(empty_database):
 async def test_a_newer_schema_is_refused(database, call):
     """A schema that a newer nightshift made is left alone, and the message says what to upgrade."""
     await ask(database, "UPDATE sync.alembic_version SET version_num = '9999'")
-    with pytest.raises(ConfigurationError, match=r"schema version 9999.*upgrade nightshift.*knows 0001"):
+    knows = f"schema version 9999.*upgrade nightshift.*knows {newest_version()}"
+    with pytest.raises(ConfigurationError, match=knows):
         await call(database)
     assert await schema_version(database) == "9999"
 
 
 async def test_an_older_schema_asks_for_migrate(database, monkeypatch):
     """Work commands do not migrate a database that is in use: they name the command that does."""
-    monkeypatch.setattr(module, "newest_version", lambda: "0002")
-    monkeypatch.setattr(module, "known_versions", lambda: frozenset({"0001", "0002"}))
-    with pytest.raises(ConfigurationError, match=r"version 0001.*needs 0002.*`nightshift migrate`"):
+    ours = newest_version()
+    monkeypatch.setattr(module, "newest_version", lambda: "9999")
+    monkeypatch.setattr(module, "known_versions", lambda: frozenset({ours, "9999"}))
+    with pytest.raises(ConfigurationError, match=rf"version {ours}.*needs 9999.*`nightshift migrate`"):
         await ensure_schema(database)
-    assert await schema_version(database) == "0001"
+    assert await schema_version(database) == ours
+
+
+async def test_the_first_release_s_database_keeps_what_it_holds(empty_database, tmp_path, monkeypatch):
+    """A database of version 0001 becomes the newest, and its rejects stay as they are."""
+    scripts = tmp_path / "migrations"
+    shutil.copytree(Path(module.__file__).parents[2] / "migrations", scripts)
+    for script in (scripts / "versions").glob("*.py"):
+        if not script.name.startswith("0001"):
+            script.unlink()
+    with monkeypatch.context() as released:
+        released.setattr(module, "_scripts", lambda: nullcontext(scripts))
+        await migrate(empty_database)
+    assert await schema_version(empty_database) == "0001"
+    await ask(
+        empty_database,
+        "INSERT INTO sync.reject_log (source, account, record_key, item_key, reason) "
+        "VALUES ('beddit', 'a', '1/2', '1/2', 'why')",
+    )
+    kept = "SELECT (source, account, item_key, reason, attempts, resolved_at)::text FROM sync.rejects"
+    before = await ask(empty_database, kept)
+    await migrate(empty_database)
+    assert await schema_version(empty_database) == newest_version()
+    assert await ask(empty_database, kept) == before
+    assert await ask(empty_database, "SELECT items FROM sync.reject_log WHERE instant IS NULL") == [1]
 
 
 @pytest.mark.parametrize("call", [migrate, ensure_schema])

@@ -120,6 +120,10 @@ async def test_a_successful_check_clears_the_error(store):
     await store.ledger.failed(ALICE, "away again")
     (later,) = await store.fetch(query)
     assert (later["last_error"], later["last_success_at"]) == ("away again", row["last_success_at"])
+    await store.commit(progress=Progress(checked=True, owing=True))
+    (owing,) = await store.fetch(query)
+    assert owing["last_error"] == "away again"  # of what is older, and still not read
+    assert owing["last_success_at"] > row["last_success_at"]
 
 
 async def test_lag_is_the_time_since_the_last_success(store):

@@ -11,7 +11,7 @@ from sync.model import Interval, Progress, Reject, RunOutcome, Tally, Task, Traf
 async def test_an_empty_warehouse(store):
     """Nothing yet, and the status says so."""
     status = (await store.warehouse.status()).facts()
-    assert status["schema_version"] == "0001"
+    assert status["schema_version"] == "0002"
     assert (status["nights"], status["newest_night"]) == (0, None)
     assert (status["streams"], status["blobs"], status["rejects"]) == ([], {}, [])
 
@@ -19,11 +19,13 @@ async def test_an_empty_warehouse(store):
 async def test_the_facts(store, night, signal):
     """Nights, streams with their gaps, blobs by status, open rejects by reason and last runs are all told."""
     first, second, third, fourth = (datetime(2024, 1, n, tzinfo=UTC) for n in (1, 2, 3, 4))
-    declares = [("normal", "int16", 28, True), ("noise", "int8", 2, False)]
+    declares = [("normal", "int16", 28), ("noise", "int8", 2)]
+    named = {"user_id": 1001, "session_id": 2, "track": "normal"}
     await store.commit(
         night(1, declares=declares, night=date(2024, 1, 2)),
         night(2, declares=declares[:1], night=date(2024, 1, 3)),
         signal(1, [1]),
+        updates=(Update(BLOB_MENTIONS, tuple(named), named | {"updated": 1.0}),),
         rejects=[Reject("1001/1", f"1001/1/x/{n}", "not a number") for n in range(3)]
         + [Reject("1001/7", "1001/7", "no start"), Reject("1001/8", "1001/8", "gone")],
         progress=Progress(covered=(Interval(first, second), Interval(third, fourth))),

@@ -11,7 +11,7 @@ from fractions import Fraction
 import pytest
 
 from sync.model import Update
-from sync.sources.beddit.tables import BLOB_ATTEMPTS
+from sync.sources.beddit.tables import BLOB_ATTEMPTS, BLOB_MENTIONS
 
 # DESIGN.md section 6, by hand.
 CONTRACT = {
@@ -116,7 +116,7 @@ async def test_every_view_says_what_it_is(store):
 async def tone(store, night, signal):
     """Store a night with 100 samples at 140 Hz in chunks of 8; sample n is worth n."""
     await store.commit(
-        night(START, declares=[("normal", "int16", 28, True)]), signal(START, range(100), chunk=8)
+        night(START, declares=[("normal", "int16", 28)]), signal(START, range(100), chunk=8)
     )
     return (1001, START, "normal")
 
@@ -172,7 +172,7 @@ async def test_samples_between_of_nothing(store, tone):
 async def test_a_signal_without_frame_length_has_no_times(store, night, signal):
     """Where nobody says how long a frame is the samples are there, and their times and rate are NULL."""
     await store.commit(
-        night(START, declares=[("normal", "int16", 28, True)], frame_count=1),
+        night(START, declares=[("normal", "int16", 28)], frame_count=1),
         signal(START, range(5), frame_length=None),
     )
     rows = await store.pool.fetch('SELECT value, "time" FROM beddit.samples ORDER BY index')
@@ -187,7 +187,7 @@ async def test_ten_seconds_read_few_chunks(store, night, signal):
     for number in range(40):
         start = START + number * 100_000
         await store.commit(
-            night(start, declares=[("normal", "int16", 28, True)]), signal(start, range(20_000), chunk=100)
+            night(start, declares=[("normal", "int16", 28)]), signal(start, range(20_000), chunk=100)
         )
     await store.pool.execute("VACUUM ANALYZE beddit.sample_chunks")
     await store.pool.execute("ANALYZE")
@@ -241,25 +241,24 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 )
 async def test_the_status_of_a_raw_signal(store, night, signal, *, address, attempt, blob, expected):
     """Declaration, attempts and blob together say one status; what was stored once stays."""
-    declares = [] if address is None else [("normal", "int16", 28, address)]
+    declares = [] if address is None else [("normal", "int16", 28)]
     records = [night(START, declares=declares, frame_count=5, frame_length=0.2)]
     if blob:
         reason = None if blob == "complete" else "too short"
         records.append(signal(START, range(7), status=blob, reason=reason))
-    updates = []
+    key = {"user_id": 1001, "session_id": START, "track": "normal"}
+    updates = [Update(BLOB_MENTIONS, tuple(key), key | {"updated": 1.0})] if address else []
     if attempt:
         failed = attempt in ("pending", "unavailable")
-        row = {
-            "user_id": 1001,
-            "session_id": START,
-            "track": "normal",
+        row = key | {
+            "updated": 1.0,
             "attempts": 3,
             "status": attempt,
             "reason": "why" if failed else None,
             "tried_at": at(0),
             "next_attempt_at": LATER if failed else None,
         }
-        updates.append(Update(BLOB_ATTEMPTS, ("user_id", "session_id", "track"), row))
+        updates.append(Update(BLOB_ATTEMPTS, tuple(key), row))
     await store.commit(*records, updates=tuple(updates))
     (track,) = await store.fetch("SELECT * FROM beddit.sampled_tracks")
     assert (track["status"], track["reason"], track["attempts"]) == expected

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sync.model import Interval, gaps, length
+from sync.model import Interval, gaps, length, union
 
 # A busy machine is no fault of the program's.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,3 +73,14 @@ def test_length_of_nothing_is_nothing():
     """No intervals take no time; disjoint ones add up."""
     assert length([]) == timedelta()
     assert length([span(0, 2), span(5, 6)]) == timedelta(hours=3)
+
+
+@calm
+@given(st.lists(PARTS, max_size=8))
+def test_a_union_is_the_same_time_in_as_few_pieces_as_possible(parts: list[Interval]):
+    """Every hour of the parts and no other, in order, with a gap between any two."""
+    merged = union(parts)
+    assert {hour for part in merged for hour in hours(part)} == {
+        hour for part in parts for hour in hours(part)
+    }
+    assert all(earlier.end < later.start for earlier, later in pairwise(merged))

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sync.model import PgType, Rows, Table
-from sync.storage.copy import encode
+from sync.storage.copy import encode, images
 
 # --- the decoder: section "Binary Format" of COPY, and the send functions of the types ---
 
-OIDS = {21: "int2", 23: "int4", 20: "int8", 700: "float4", 701: "float8", 1184: "timestamptz"}
+OIDS = {21: "int2", 23: "int4", 20: "int8", 700: "float4", 701: "float8", 1184: "timestamptz", 2950: "uuid"}
 
 
 def scalar(kind, data):
@@ -274,6 +274,32 @@ def test_a_column_of_nulls_only(kind):
 def test_no_rows(kind):
     """Rows of length zero are an empty stream."""
     assert column(kind, []) == []
+
+
+def test_arrays_of_uuids():
+    """A list of identifiers is one array, and none of them is an empty one."""
+    some = [UUID(int=1), UUID(int=2**128 - 1)]
+    assert column("uuid[]", [some, [], None]) == [some, [], None]
+
+
+def test_the_image_of_a_row_is_the_row_bit_for_bit():
+    """Rows have the same image if every value has the same bits, whatever holds the column."""
+    key, moment = UUID(int=7), datetime(2024, 1, 1, 0, 0, 0, 5, tzinfo=UTC)
+    values = [0.0, -0.0, math.nan, 1.0, 1.0]
+    loose = rows_of(
+        ("uuid", [key] * 5), ("timestamptz", [moment] * 5), ("float8", values), ("int4", [None, 1, 1, 1, 1])
+    )
+    dense = rows_of(
+        ("uuid", np.frombuffer(key.bytes * 5, "V16")),
+        ("timestamptz", np.array(["2024-01-01T00:00:00.000005"] * 5, "M8[us]")),
+        ("float8", np.array(values)),
+        ("int4", (None, 1, 1, 1, 1)),
+    )
+    found = images(loose)
+    assert found == images(dense)
+    assert len(set(found)) == 4
+    assert b"".join(found) == b"".join(encode([loose]))[19:-2]
+    assert images(rows_of(("float8", []))) == []
 
 
 def test_no_rows_at_all():
