@@ -11,12 +11,14 @@ from pathlib import Path
 
 from stamina.instrumentation import set_on_retry_hooks
 
-from sync.config import Beddit, Settings
+from sync.config import Cloud, Settings
 from sync.engine.runner import Engine
 from sync.errors import ConfigurationError, StorageUnavailable
 from sync.model import RunOutcome, Task
 from sync.observe.logging import Redactor
 from sync.ports import Observer, Source, Warehouse
+from sync.sources.bace.settings import Account as BaceAccount
+from sync.sources.bace.settings import BaceSettings
 from sync.sources.beddit.settings import Account, BedditSettings
 from sync.sources.beddit.source import BedditSource
 from sync.storage.database import Pool, open_pool
@@ -58,7 +60,7 @@ class App:
 
 def configured_accounts(settings: Settings) -> Mapping[str, Sequence[str]]:
     """The accounts of each source."""
-    return {"beddit": tuple(settings.beddit.accounts)}
+    return {"beddit": tuple(settings.beddit.accounts), "bace": tuple(settings.bace.accounts)}
 
 
 def choose(
@@ -188,12 +190,31 @@ def beddit_settings(settings: Settings) -> BedditSettings:
     )
 
 
-def limits(beddit: Beddit) -> Limits:
-    """How gently the vendor's hosts are treated."""
+def bace_settings(settings: Settings) -> BaceSettings:
+    """The BACE source's settings, from the configuration."""
+    bace = settings.bace
+    return BaceSettings(
+        base_url=bace.base_url,
+        accounts={
+            name: BaceAccount(
+                account.client_id,
+                account.client_secret.get_secret_value(),
+                account.username,
+                account.password.get_secret_value(),
+            )
+            for name, account in bace.accounts.items()
+        },
+        tokens=settings.state_dir / "tokens",
+        ca_file=bace.ca_file,
+    )
+
+
+def limits(cloud: Cloud) -> Limits:
+    """How gently a vendor's hosts are treated."""
     return Limits(
-        read_timeout_s=beddit.request_timeout_s,
-        concurrency=beddit.concurrency,
-        requests_per_second=beddit.requests_per_second,
+        read_timeout_s=cloud.request_timeout_s,
+        concurrency=cloud.concurrency,
+        requests_per_second=cloud.requests_per_second,
     )
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -28,6 +29,8 @@ from rich.markup import escape
 from sync import config
 from sync.app import USER_AGENT, choose, configured_accounts, embedded_in, open_app, open_dsn, open_warehouse
 from sync.commands.archive import load_archive
+from sync.commands.bace import STANDARD_OUTPUT
+from sync.commands.bace import download_csv as download
 from sync.commands.check import check as run_checks
 from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, show_demo, workplace
 from sync.commands.emulate import emulate as serve_emulated
@@ -76,6 +79,14 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+bace = typer.Typer(
+    name="bace",
+    help="Ask BACE for what is not copied into the warehouse; needs no database.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(bace)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
@@ -354,6 +365,38 @@ def emulate(
         ),
         farewell="the emulated cloud is gone",
     )
+
+
+@bace.command("download-csv")
+def download_csv(
+    session: Annotated[UUID, typer.Argument(metavar="SESSION", help="The data session's id, a UUID.")],
+    account: AccountName = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            metavar="FILE",
+            help="Where to write; - is standard output.",
+            show_default="SESSION.csv",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is already there.")] = False,
+) -> None:
+    """Download a data session as the vendor's own CSV file.
+
+    Without --account, the configured accounts are tried one after the other. The file appears when it is
+    whole; after a failure nothing is left of it.
+    """
+    settings = _session.settings()
+    _session.logging(settings, bars=shows_bars(_err))
+    work = download(settings, session, account=account, output=output, force=force)
+    try:
+        done = _run(work, farewell="no file was written")
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(DONE) from None
+    if done.path != STANDARD_OUTPUT:
+        _out.print(f"{plain(str(done.path))}: {done.size:,} bytes, seen by account {done.account}")
 
 
 # --- what the commands share -----------------------------------------------------------------------

@@ -101,6 +101,12 @@ def _check_dsn(dsn: SecretStr) -> SecretStr:
     return dsn
 
 
+def _check_root(address: str) -> str:
+    if urlsplit(address).path:
+        raise ValueError("should end with the host: /api/v2 and /oauth2/token come after it by themselves")
+    return address
+
+
 def _check_token(token: SecretStr) -> SecretStr:
     text = token.get_secret_value()
     if not (text.isascii() and text.isprintable()) or " " in text:
@@ -188,6 +194,21 @@ class Engine(Section):
     """Units of one account (its raw signals, say) that are read at the same time."""
 
 
+class Cloud(Section):
+    """What is the same for every vendor's cloud: how to reach it, and how gently it is treated."""
+
+    base_url: BaseUrl
+    """Where the cloud is; https, or http on this very machine."""
+    ca_file: Path | None = None
+    """Certificates (PEM) to trust beside the system's."""
+    requests_per_second: Annotated[float, Field(gt=0)] = 4.0
+    """Requests that are sent to one host in a second at most."""
+    concurrency: Count = 4
+    """Requests to one host that are under way at the same time at most."""
+    request_timeout_s: Seconds = 90
+    """Seconds that a host may stay silent; servers themselves often give up after 60."""
+
+
 class BedditAccount(Section):
     """One Beddit user."""
 
@@ -206,13 +227,11 @@ def _check_distinct_users(accounts: dict[str, BedditAccount]) -> dict[str, Beddi
     return accounts
 
 
-class Beddit(Section):
+class Beddit(Cloud):
     """The Beddit cloud."""
 
     base_url: BaseUrl = "https://cloudapi.beddit.com"
     """Where the Beddit cloud is; https, or http on this very machine."""
-    ca_file: Path | None = None
-    """Certificates (PEM) to trust beside the system's."""
     allow_private_blob_hosts: bool = False
     """Whether sampled tracks may come from private addresses, and over plain http from them."""
     history_start: date = date(2012, 1, 1)
@@ -221,12 +240,6 @@ class Beddit(Section):
     """Hours by which a backfill's windows overlap; no session may be longer."""
     overlap_s: Annotated[float, Field(gt=0)] = 1.0
     """Seconds by which an incremental pass looks behind its cursor."""
-    requests_per_second: Annotated[float, Field(gt=0)] = 4.0
-    """Requests that are sent to one host in a second at most."""
-    concurrency: Count = 4
-    """Requests to one host that are under way at the same time at most."""
-    request_timeout_s: Seconds = 90
-    """Seconds that a host may stay silent; Beddit itself gave up after about 60."""
     blob_max_bytes: Count = 256 * 1024**2
     """Bytes of one sampled track at most; a larger one is refused."""
     batch_bytes: Count = 8 * 1024**2
@@ -235,6 +248,39 @@ class Beddit(Section):
         default_factory=dict
     )
     """The users whose nights are copied, by a name of your choice (a-z, 0-9, _ and -)."""
+
+
+class BaceAccount(Section):
+    """One BACE account."""
+
+    client_id: Annotated[str, Field(min_length=1)]
+    """The client id that the vendor issued for this use of its API."""
+    client_secret: Secret
+    """The client's secret, issued with it."""
+    username: Annotated[str, Field(min_length=1)]
+    """The name that the account signs in with, normally an e-mail address."""
+    password: Secret
+    """The account's password."""
+
+
+def _check_distinct_logins(accounts: dict[str, BaceAccount]) -> dict[str, BaceAccount]:
+    owner: dict[str, str] = {}
+    for name, account in accounts.items():
+        first = owner.setdefault(account.username, name)
+        if first != name:
+            raise ValueError(f"{first} and {name} have the same username; keep one of them")
+    return accounts
+
+
+class Bace(Cloud):
+    """The BACE cloud."""
+
+    base_url: Annotated[BaseUrl, AfterValidator(_check_root)] = "https://dashboard.bace-iot.com"
+    """Where the BACE cloud is, without /api/v2; https, or http on this very machine."""
+    accounts: Annotated[dict[AccountName, BaceAccount], AfterValidator(_check_distinct_logins)] = Field(
+        default_factory=dict
+    )
+    """The accounts whose data sessions are copied, by a name of your choice (a-z, 0-9, _ and -)."""
 
 
 def _default_state_dir() -> Path:
@@ -256,6 +302,8 @@ class Settings(BaseSettings, Section):
     """How much happens at once in one process."""
     beddit: Beddit = Beddit()
     """The Beddit cloud."""
+    bace: Bace = Bace()
+    """The BACE cloud."""
 
     @classmethod
     def settings_customise_sources(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,15 @@ from sync.transport.policy import AddressPolicy
 from sync.transport.request import Request
 from sync.transport.response import Response
 from sync.transport.retry_after import wanted_pause
-from sync.transport.status import refusal, vendor_words, verdict
+from sync.transport.status import (
+    ANONYMOUS_STATUSES,
+    FOREIGN_STATUSES,
+    STATUSES,
+    TokenRejected,
+    refusal,
+    vendor_words,
+    verdict,
+)
 from sync.transport.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -80,6 +88,7 @@ class HttpClient:
             raise ValueError("a client without a base address needs a policy, and carries no credentials")
         self._base = None if base_url is None else parse(base_url)
         self._credentials = credentials
+        self._statuses = STATUSES if credentials else ANONYMOUS_STATUSES if base_url else FOREIGN_STATUSES
         self._limits = limits or Limits()
         self._user_agent = user_agent
         self._policy = policy
@@ -113,7 +122,7 @@ class HttpClient:
 
         Raises:
             AddressRefused: The address is not one that this client may talk to; nothing was sent.
-            AuthenticationError: The vendor refused the credentials.
+            AuthenticationError: The vendor refused the credentials, and fresh ones too where there are any.
             RequestRefused: The vendor refused this very request.
             RateLimited: It wants fewer requests, and the attempts are used up.
             AnswerTooLarge: It took too long.
@@ -140,7 +149,7 @@ class HttpClient:
 
         def worth_another(error: Exception) -> bool:
             asks_for_less = isinstance(error, AnswerTooLarge) and not request.retry_timeouts
-            return isinstance(error, RetryableError) and not asks_for_less
+            return request.retry and isinstance(error, RetryableError) and not asks_for_less
 
         async for attempt in stamina.retry_context(
             on=worth_another,
@@ -152,7 +161,7 @@ class HttpClient:
         ):
             with attempt:
                 try:
-                    return await stack.enter_async_context(self._attempt(request, url))
+                    return await self._admitted(request, url, stack)
                 except RetryableError as error:
                     # Stamina waits for the back-off only. The vendor's own wish is kept where the client's
                     # other requests see it too: each waits at the gate for what is left of it.
@@ -164,11 +173,24 @@ class HttpClient:
 
     # --- one attempt --------------------------------------------------------------------------------
 
+    async def _admitted(self, request: Request, url: URL, stack: AsyncExitStack) -> Response:
+        """Send a request with the credentials there are, and once more if those can be renewed."""
+        # The credentials come first: fetching them may need a slot of the same host.
+        authorization = await self._authorization()
+        try:
+            return await stack.enter_async_context(self._attempt(request, url, authorization))
+        except TokenRejected:
+            if self._credentials is None or not await self._credentials.renewed(authorization):
+                raise
+        authorization = await self._authorization()
+        return await stack.enter_async_context(self._attempt(request, url, authorization))
+
     @asynccontextmanager
-    async def _attempt(self, request: Request, url: URL) -> AsyncIterator[Response]:
+    async def _attempt(self, request: Request, url: URL, authorization: str) -> AsyncIterator[Response]:
         """Yield the successful answer at the end of the redirects."""
+        headers = self._headers(request, authorization)
         for _ in range(MAX_REDIRECTS + 1):
-            async with self._exchange(request, url) as raw:
+            async with self._exchange(request, url, headers) as raw:
                 onward = self._onward(url, raw)
                 if onward is None:
                     await self._judge(request, url, raw)
@@ -181,23 +203,25 @@ class HttpClient:
         )
 
     @asynccontextmanager
-    async def _exchange(self, request: Request, url: URL) -> AsyncIterator[aiohttp.ClientResponse]:
-        # The credentials come first: fetching them may need a slot of the same host.
-        headers = await self._headers(request)
+    async def _exchange(
+        self, request: Request, url: URL, headers: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         gate = self._gates.gate(url.raw_host or "", url.port or 0, self._limits)
         async with gate.turn(self._pause), self._wire.exchange(request, url, headers) as raw:
             yield raw
 
-    async def _headers(self, request: Request) -> dict[str, str]:
-        headers = {
+    async def _authorization(self) -> str:
+        """What the request carries; empty without credentials."""
+        return "" if self._credentials is None else _sendable(await self._credentials.authorization())
+
+    def _headers(self, request: Request, authorization: str) -> Mapping[str, str]:
+        return {
             "User-Agent": self._user_agent,
             # A blob's length is compared with what was announced, so it comes as it is.
             "Accept-Encoding": "identity" if self._base is None else "gzip",
             **request.headers,
+            **({"Authorization": authorization} if authorization else {}),
         }
-        if self._credentials is not None:
-            headers["Authorization"] = _sendable(await self._credentials.authorization())
-        return headers
 
     def _onward(self, url: URL, raw: aiohttp.ClientResponse) -> URL | None:
         """Where a redirect leads, if this client follows it."""
@@ -210,7 +234,7 @@ class HttpClient:
 
     async def _judge(self, request: Request, url: URL, raw: aiohttp.ClientResponse) -> None:
         """Raise what an unsuccessful status stands for."""
-        found = verdict(raw.status, foreign=self._base is None)
+        found = verdict(raw.status, self._statuses)
         if found is None:
             return
         pause = wanted_pause(raw.headers, now=self._clock.now(), cap=self._limits.retry_after_cap_s)

@@ -16,6 +16,9 @@ class Credentials(Protocol):
     async def authorization(self) -> str:
         """The header's value, such as ``"Bearer ..."``."""
 
+    async def renewed(self, rejected: str) -> bool:
+        """Whether there is now another value than this one, which was answered with 401."""
+
 
 @dataclass(frozen=True, slots=True)
 class FixedToken:
@@ -32,3 +35,7 @@ class FixedToken:
     async def authorization(self) -> str:
         """The scheme and the token."""
         return f"{self.scheme} {self.token}"
+
+    async def renewed(self, rejected: str) -> bool:  # noqa: ARG002
+        """Never."""
+        return False

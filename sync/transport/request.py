@@ -19,6 +19,7 @@ class Request:
         headers: Header fields beside those that every request carries.
         form: Fields of a form body.
         json: A JSON body. At most one of ``form`` and ``json``.
+        retry: False sends it once and never again, because what it does must not be done twice.
         retry_timeouts: False raises a time-out (and 408, 502, 504) at once as AnswerTooLarge, because the
             caller will ask for less instead of asking again.
         max_body_bytes: Overrides the client's limit of decompressed bytes.
@@ -30,5 +31,6 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     form: Mapping[str, str] | None = field(default=None, repr=False)
     json: Any = field(default=None, repr=False)
+    retry: bool = True
     retry_timeouts: bool = True
     max_body_bytes: int | None = None

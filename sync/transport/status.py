@@ -25,6 +25,10 @@ from sync.errors import (
 )
 
 
+class TokenRejected(AuthenticationError):
+    """The vendor answered 401: credentials that can be renewed may help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What a status becomes, and what to do about it."""
@@ -36,6 +40,12 @@ class Verdict:
 CHECK_CREDENTIALS = Verdict(
     AuthenticationError,
     "the credentials are wrong, expired, or not allowed to see this; check the account's settings",
+)
+# The documents of BACE have 401 for both.
+REJECTED = Verdict(
+    TokenRejected,
+    "either the token is wrong or has expired, or the account lacks the permission for this; check the"
+    " account's credentials, and with the vendor what it may see",
 )
 REFUSED = Verdict(RequestRefused, "the vendor does not serve this request; asking again does not help")
 REFUSED_THERE = Verdict(
@@ -54,7 +64,7 @@ PARTIAL = Verdict(SourceContractError, "this is a part of an answer, and the who
 
 STATUSES: Mapping[int, Verdict] = {
     206: PARTIAL,
-    401: CHECK_CREDENTIALS,
+    401: REJECTED,
     403: CHECK_CREDENTIALS,
     408: TOO_SLOW,
     429: SLOW_DOWN,
@@ -70,12 +80,14 @@ FOREIGN_STATUSES: Mapping[int, Verdict] = {
     404: REFUSED_THERE,
 }
 
+# For requests that carry no token, as those for one do.
+ANONYMOUS_STATUSES: Mapping[int, Verdict] = {**STATUSES, 401: CHECK_CREDENTIALS}
+
 FAMILIES: Mapping[int, Verdict] = {3: MOVED, 4: REFUSED, 5: WAIT}
 
 
-def verdict(status: int, *, foreign: bool = False) -> Verdict | None:
+def verdict(status: int, statuses: Mapping[int, Verdict] = STATUSES) -> Verdict | None:
     """What a status means; None for 200, the only one that both vendors document for an answer."""
-    statuses = FOREIGN_STATUSES if foreign else STATUSES
     if status in statuses:
         return statuses[status]
     return None if status == HTTPStatus.OK else FAMILIES.get(status // 100, UNKNOWN)

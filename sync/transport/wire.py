@@ -19,6 +19,9 @@ from sync.transport.limits import Limits
 from sync.transport.policy import AddressPolicy, SocketRefused
 from sync.transport.request import Request
 
+# BACE's framework repeats a request's whole address up to five times in one header of its answer (Link).
+LONGEST_HEADER = 64 * 1024
+
 
 class Wire:
     """Owns the connections, opened by the first request. No cookies, proxies, ``.netrc`` or redirects."""
@@ -81,6 +84,7 @@ class Wire:
                 trust_env=False,
                 auto_decompress=False,  # see body.py
                 middlewares=(self._once,),
+                max_field_size=LONGEST_HEADER,
             )
         return self._session
 

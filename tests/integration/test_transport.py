@@ -404,6 +404,9 @@ async def test_credentials_may_need_the_host_themselves():
         async def authorization(self) -> str:
             return f"Bearer {(await get(tokens, '/token', method='POST')).decode()}"
 
+        async def renewed(self, rejected: str) -> bool:  # noqa: ARG002
+            return False
+
     async with (
         vendor(answer(200, b"fresh"), answer(200, b"data")) as v,
         client(v, one, gates=gates) as tokens,
@@ -411,6 +414,77 @@ async def test_credentials_may_need_the_host_themselves():
     ):
         assert await get(c) == b"data"
     assert "Authorization: Bearer fresh" in v.seen[1]
+
+
+@dataclass
+class Renewable:
+    """Credentials that have so many better ones."""
+
+    better: int
+    rejected: list[str] = field(default_factory=list)
+
+    async def authorization(self) -> str:
+        """The newest."""
+        return f"Bearer token{len(self.rejected)}"
+
+    async def renewed(self, rejected: str) -> bool:
+        """Whether there is another one."""
+        if len(self.rejected) == self.better:
+            return False
+        self.rejected.append(rejected)
+        return True
+
+
+async def test_a_rejected_token_is_renewed_and_the_request_sent_once_more():
+    """A 401 is answered with better credentials, on the same slot, and both requests are counted."""
+    renewable, one = Renewable(1), Limits(concurrency=1)
+    async with vendor(answer(401), answer(200, b"x")) as v, client(v, one, credentials=renewable) as c:
+        assert await get(c, params={"page": "2"}) == b"x"
+        assert c.traffic.requests == 2
+    assert renewable.rejected == ["Bearer token0"]
+    assert [f"Authorization: Bearer token{n}" in head for n, head in enumerate(v.seen)] == [True, True]
+    assert all(head.startswith("GET /things?page=2 ") for head in v.seen)
+
+
+@pytest.mark.parametrize(("better", "requests"), [(0, 1), (1, 2), (99, 2)])
+async def test_a_second_401_asks_for_a_person(better, requests):
+    """However many better credentials there are, a request is rejected twice at most."""
+    async with vendor(answer(401)) as v, client(v, credentials=Renewable(better)) as c:
+        with pytest.raises(AuthenticationError, match="token is wrong or has expired, or the account lacks"):
+            await get(c)
+        assert len(v.seen) == requests
+
+
+async def test_a_403_is_no_reason_to_renew():
+    """Beddit's 403 means a person, whatever the credentials could do."""
+    async with vendor(answer(403)) as v, client(v, credentials=Renewable(99)) as c:
+        with pytest.raises(AuthenticationError):
+            await get(c)
+        assert len(v.seen) == 1
+
+
+async def test_trouble_after_a_renewal_is_retried_with_the_new_token():
+    """The attempts of a request go on where the renewal left them."""
+    replies = answer(401), answer(503), answer(200, b"x")
+    async with vendor(*replies) as v, client(v, credentials=Renewable(1)) as c:
+        assert await get(c) == b"x"
+    assert ["token1" in head for head in v.seen] == [False, True, True]
+
+
+@pytest.mark.parametrize("trouble", [answer(503), answer(429), answer(504), cut(b"")])
+async def test_what_must_not_be_repeated_is_sent_once(trouble):
+    """A request that is worth one try only is never sent again, whatever goes wrong."""
+    async with vendor(trouble) as v, client(v) as c:
+        with pytest.raises(SourceUnavailable if trouble != answer(429) else RateLimited):
+            await get(c, method="POST", form={"refresh_token": "once"}, retry=False)
+        assert len(v.seen) == 1
+
+
+async def test_an_answer_may_quote_a_long_address():
+    """Yii2 repeats the address in its Link header, which grows beyond the usual 8 KiB."""
+    long = answer(200, b"x", Link="<https://h/>; rel=self, " * 2000)
+    async with vendor(long) as v, client(v) as c:
+        assert await get(c) == b"x"
 
 
 async def test_an_error_of_the_reader_is_the_readers():

@@ -11,6 +11,12 @@ from sync.config import HIDDEN, Settings, describe, example_text, fields, find, 
 from sync.errors import ConfigurationError
 
 TOKEN = "tok-0123456789"
+LAB = """[bace.accounts.lab]
+client_id = "lab-client"
+client_secret = "c1ient-5ecret"
+username = "lab@example.org"
+password = "pa55 w0rd"
+"""
 ALICE = f'[beddit.accounts.alice]\nuser_id = 1001\ntoken = "{TOKEN}"\n'
 
 
@@ -143,6 +149,22 @@ def test_a_secret_and_its_file_exclude_each_other_within_a_layer(write):
     assert "keep one of the two" in problems(write(ALICE), both_variables)
 
 
+def test_an_account_of_bace_has_two_secrets(write):
+    """Client secret and password come from the file, from files of their own, or from the environment."""
+    write("from-file", "secret")
+    text = LAB.replace('client_secret = "c1ient-5ecret"', 'client_secret_file = "secret"')
+    lab = load(write(text), {"NIGHTSHIFT_BACE__ACCOUNTS__LAB__PASSWORD": "from environment"}).bace.accounts[
+        "lab"
+    ]
+    assert lab.secrets() == {"from-file", "from environment"}
+    assert (lab.client_id, lab.username) == ("lab-client", "lab@example.org")
+    assert load(write(LAB), {}).secrets() == {"c1ient-5ecret", "pa55 w0rd"}
+    for secret in ("client_secret", "password"):
+        missing = problems(write(re.sub(f"(?m)^{secret} = .*$", "", LAB)))
+        assert f"bace.accounts.lab.{secret}" in missing
+        assert f"{secret}_file" in missing
+
+
 @pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b"\n"])
 def test_a_secret_file_that_does_not_serve_is_named_once(write, tmp_path, content):
     """A secret file that is missing, no text or empty is one problem, which names where it was asked for."""
@@ -220,6 +242,9 @@ def test_no_variable_of_ours_is_ignored(name):
         (ALICE.replace("alice", "Alice"), r"Alice .*use only a-z"),
         (ALICE.replace(TOKEN, "two words"), "should be one word"),
         (ALICE + ALICE.replace("alice", "bob"), "alice and bob have the same user_id"),
+        (LAB + LAB.replace("accounts.lab", "accounts.ward"), "lab and ward have the same username"),
+        (LAB.replace('"lab@example.org"', '""'), r"bace\.accounts\.lab\.username .*should have at least 1"),
+        ('[bace]\nbase_url = "https://host/api/v2/"', "should end with the host"),
     ],
 )
 def test_what_cannot_work_is_refused_with_a_reason(write, text, complaint):
@@ -282,7 +307,8 @@ def test_the_example_as_it_stands_says_nothing(write):
 def test_the_example_uncommented_has_every_key_and_every_default(write):
     """The example's keys, values and comments are the settings' keys, defaults and descriptions."""
     text = re.sub("(?m)^#(?! |$)", "", example_text())
-    write(TOKEN, "secrets/alice.token")
+    for secret in ("alice.token", "lab.client-secret", "lab.password"):
+        write(TOKEN, f"secrets/{secret}")
     write("postgresql://db/sleep", "secrets/dsn")
     settings = load(write(text), {})
 
@@ -292,11 +318,14 @@ def test_the_example_uncommented_has_every_key_and_every_default(write):
             if isinstance(value, dict):
                 yield from keys(value, f"{prefix}{key}.")
 
-    documented = {re.sub(r"(dsn|token)_file$", r"\1", key) for key in keys(tomllib.loads(text))}
-    documented = {key.replace(".alice", ".*") for key in documented} - {"beddit.accounts.*"}
+    secret_file = r"(dsn|token|client_secret|password)_file$"
+    documented = {re.sub(secret_file, r"\1", key) for key in keys(tomllib.loads(text))}
+    documented = {re.sub(r"\.(alice|lab)", ".*", key) for key in documented}
+    documented -= {"beddit.accounts.*", "bace.accounts.*"}
     assert documented == {key for key, _ in fields()}
 
-    without_default = {"state_dir": True, "warehouse": {"dsn"}, "beddit": {"accounts", "ca_file"}}
+    cloud = {"accounts", "ca_file"}
+    without_default = {"state_dir": True, "warehouse": {"dsn"}, "beddit": cloud, "bace": cloud}
     assert settings.model_dump(exclude=without_default) == Settings().model_dump(exclude=without_default)
 
     words = " ".join(example_text().replace("#", " ").split())

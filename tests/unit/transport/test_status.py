@@ -15,13 +15,24 @@ from sync.errors import (
     SourceContractError,
     SourceUnavailable,
 )
-from sync.transport.status import refusal, vendor_words, verdict
+from sync.transport.status import (
+    ANONYMOUS_STATUSES,
+    FOREIGN_STATUSES,
+    STATUSES,
+    TokenRejected,
+    refusal,
+    vendor_words,
+    verdict,
+)
+
+TABLES = (STATUSES, ANONYMOUS_STATUSES, FOREIGN_STATUSES)
 
 
 @pytest.mark.parametrize(
     ("statuses", "error"),
     [
-        ([401, 403], AuthenticationError),
+        ([401], TokenRejected),
+        ([403], AuthenticationError),
         ([300, 301, 302, 304, 307, 308, 400, 404, 405, 409, 410, 413, 418, 422, 451], RequestRefused),
         ([408, 502, 504], AnswerTooLarge),
         ([429], RateLimited),
@@ -34,17 +45,25 @@ def test_every_status_has_one_meaning(statuses, error):
     assert {found.error for status in statuses if (found := verdict(status))} == {error}
 
 
+def test_without_a_token_there_is_none_to_renew():
+    """Who is refused while asking for a token has wrong credentials, and is told nothing about tokens."""
+    found = verdict(401, ANONYMOUS_STATUSES)
+    assert found
+    assert found.error is AuthenticationError
+    assert "token" not in found.advice
+
+
 def test_success_is_no_error():
     """What both vendors document for an answer passes."""
     assert verdict(200) is None
-    assert verdict(200, foreign=True) is None
+    assert verdict(200, FOREIGN_STATUSES) is None
 
 
 @pytest.mark.parametrize("status", [201, 202, 203, 204, 205, 206])
 def test_other_successes_are_no_answer(status):
     """An answer without content would wipe what it should replace."""
-    for foreign in (False, True):
-        found = verdict(status, foreign=foreign)
+    for statuses in TABLES:
+        found = verdict(status, statuses)
         assert found is not None
         assert found.error is SourceContractError
 
@@ -52,15 +71,15 @@ def test_other_successes_are_no_answer(status):
 @pytest.mark.parametrize("status", [401, 403])
 def test_an_expired_blob_address_is_not_the_accounts_fault(status):
     """At an address that a vendor handed out, 401 and 403 refuse the request, not the credentials."""
-    found = verdict(status, foreign=True)
+    found = verdict(status, FOREIGN_STATUSES)
     assert found
     assert found.error is RequestRefused
 
 
-@given(st.integers(0, 1000), st.booleans(), st.text(), st.none() | st.floats(0, 300))
-def test_every_verdict_makes_a_sentence(status, foreign, words, retry_after):
+@given(st.integers(0, 1000), st.sampled_from(TABLES), st.text(), st.none() | st.floats(0, 300))
+def test_every_verdict_makes_a_sentence(status, statuses, words, retry_after):
     """Whatever the status, the error says where and what, and carries status or pause."""
-    if not (found := verdict(status, foreign=foreign)):
+    if not (found := verdict(status, statuses)):
         return
     error = refusal(found, "GET h/p", status, words, retry_after)
     assert str(error).startswith(f"GET h/p was answered with {status}")

@@ -1,0 +1,1 @@
+"""The BACE IoT API v2."""
