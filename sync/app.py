@@ -19,6 +19,7 @@ from sync.observe.logging import Redactor
 from sync.ports import Observer, Source, Warehouse
 from sync.sources.bace.settings import Account as BaceAccount
 from sync.sources.bace.settings import BaceSettings
+from sync.sources.bace.source import BaceSource
 from sync.sources.beddit.settings import Account, BedditSettings
 from sync.sources.beddit.source import BedditSource
 from sync.storage.database import Pool, open_pool
@@ -134,6 +135,7 @@ async def open_sources(settings: Settings, warehouse: Warehouse) -> AsyncIterato
     gates = HostGates()
     sources: Sequence[Source] = (
         BedditSource(beddit_settings(settings), warehouse, gates, limits(settings.beddit), USER_AGENT),
+        BaceSource(bace_settings(settings), warehouse, gates, limits(settings.bace), USER_AGENT),
     )
     try:
         yield sources

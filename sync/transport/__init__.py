@@ -20,6 +20,7 @@ from sync.transport.limits import Limits
 from sync.transport.policy import AddressPolicy
 from sync.transport.request import Request
 from sync.transport.response import Response
+from sync.transport.status import TokenRejected
 
 __all__ = [
     "AddressPolicy",
@@ -31,4 +32,5 @@ __all__ = [
     "Limits",
     "Request",
     "Response",
+    "TokenRejected",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -74,6 +74,8 @@ class BaceClient:
         self._http = http
         self._connections = (http,) if sign_in is None else (http, sign_in)
         self._takes_bodies = True
+        self.last_server_time: datetime | None = None
+        """The vendor's clock in the last page, if any came."""
 
     @property
     def traffic(self) -> Traffic:
@@ -142,14 +144,16 @@ class BaceClient:
     async def _answered(self, path: str, request: Request) -> Page:
         async with self._http.open(request) as response:
             payload = await _decoded(response, path)
-            return _page_of(payload, response, path)
+            page = _page_of(payload, response, path)
+        self.last_server_time = page.server_time or self.last_server_time
+        return page
 
     def _question(self, path: str, query: Query, method: str = "GET") -> Request:
         """A query in the URL, whose meaning is beyond doubt; as a body only where it is too long for one."""
         request = _request(path, query, method)
         if len(request.url) <= _LONGEST_URL or query.filter is None or not self._takes_bodies:
             return request
-        return Request(_address(path, query.options()), method=method, json=query.body())
+        return replace(request, url=_address(path, query.options()), json=query.body())
 
 
 def open_client(
@@ -183,7 +187,8 @@ def _session_path(id_data_session: str) -> str:
 
 
 def _request(path: str, query: Query, method: str = "GET") -> Request:
-    return Request(_address(path, query.params()), method=method)
+    # What takes the vendor too long is asked for in smaller parts, never again as it was.
+    return Request(_address(path, query.params()), method=method, retry_timeouts=method == "HEAD")
 
 
 def _address(path: str, params: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What is known of how the server answers, above all at which interval lengths it changes its resolution. Pure.
+"""What is known of how the server answers: above all, at which interval lengths its resolution changes. Pure.
 
 ``data-downsampled`` answers raw samples, or buckets of a minute, an hour or a day, depending on how long the
 interval asked for is. Where it changes from one to the other is not documented (BACE docs, accessing-data:
@@ -105,11 +105,17 @@ class Lengths:
             shared: Some row stands for several samples.
         """
         convincing = places >= CONVINCING
+
+        def judged(threshold: Threshold, finest: int, *, believed: bool) -> Threshold:
+            if grain <= finest:
+                return threshold.hit(length)
+            return threshold.miss(length) if believed else threshold
+
         return replace(
             self,
-            raw=_judged(self.raw, length, finer=grain == RAW, coarser=grain > RAW and shared),
-            minutes=_judged(self.minutes, length, finer=grain <= MINUTE, coarser=grain > MINUTE and convincing),
-            hours=_judged(self.hours, length, finer=grain <= HOUR, coarser=grain > HOUR and convincing),
+            raw=judged(self.raw, RAW, believed=shared),
+            minutes=judged(self.minutes, MINUTE, believed=convincing),
+            hours=judged(self.hours, HOUR, believed=convincing),
         )
 
     def disappointed(self, length: int, hoped: int) -> Lengths:
@@ -149,7 +155,8 @@ class Lengths:
             return min(self.raw.missed or 2 * max(self.raw.reached, MINUTE), longest), longest
         if width == HOUR:
             longest = _longest(self.hours, HOUR)
-            return min(self.minutes.missed or max(2 * self.minutes.reached, USUAL[MINUTE] + HOUR), longest), longest
+            beyond = max(2 * self.minutes.reached, USUAL[MINUTE] + HOUR)
+            return min(self.minutes.missed or beyond, longest), longest
         return self.hours.missed or max(2 * self.hours.reached, USUAL[HOUR] + DAY), None
 
 
@@ -179,12 +186,6 @@ def grain_of(
     if not on_minutes:
         return None
     return next(width for width in reversed(BUCKETS) if not (stamps % width).any())
-
-
-def _judged(threshold: Threshold, length: int, *, finer: bool, coarser: bool) -> Threshold:
-    if finer:
-        return threshold.hit(length)
-    return threshold.miss(length) if coarser else threshold
 
 
 def _longest(threshold: Threshold, width: int) -> int:

@@ -314,19 +314,20 @@ async def listing(context: AccountContext) -> AsyncGenerator[Sequence[Unit], Non
     cursor = await load_cursor(context)
     if cursor is None or cursor.tried_at is None:
         yield [Everything(context, cursor)]
-        async for units in _changes(context):
+        async for units in changes(context):
             yield units
         return
     newest = Newest(context, cursor)
     yield [newest]
-    async for units in _changes(context):
+    async for units in changes(context):
         yield units
     cursor = await load_cursor(context)
     if cursor is not None and await _everything_is_due(context, cursor, newest.total):
         yield [Everything(context, cursor)]
 
 
-async def _changes(context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
+async def changes(context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
+    """What has changed since the last pass, where the vendor can tell."""
     cursor, hints = await load_cursor(context), await _hints(context)
     if cursor is not None and hints.changes is None:
         yield [Changed(context, cursor)]

@@ -417,6 +417,19 @@ def _wasted_share(scan: Scan, time: int, reach: int) -> float:
     return max(scan.habit, gap / (gap + reach))
 
 
+def too_much(scan: Scan, ask: Ask) -> Scan:
+    """The walk after a question that could not be answered as it was: the next one is about less time.
+
+    Raises:
+        SourceContractError: Less cannot be asked for.
+    """
+    if ask.hoped:
+        return replace(scan, todo=_in_vain(scan.todo, ask.span), in_doubt=False)
+    if ask.span.length <= FLOOR:
+        raise SourceContractError("an answer about a single second could not be had")
+    return replace(_shorter(scan, ask.span.length), pages=None)
+
+
 # --- what an answer means --------------------------------------------------------------------------
 
 
@@ -475,10 +488,10 @@ def _judged(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer) -> Step:
         if scan.suspect is not None and _betrays(scan.suspect, stamps):
             learned = learned.exposed(scan.suspect.length)
             scan = replace(scan, suspect=None)
-        return _raw(scan, learned, ask, answer, stamps, counts)
+        return _raw(scan, learned, ask, answer, (stamps, counts))
     if ask.hoped == RAW and not bool((counts > 1).any()):
         scan = replace(scan, suspect=ask.span, wary=True)
-    return _buckets(scan, learned, ask, answer, (stamps, counts), grain)
+    return _buckets(scan, learned, ask, answer, _Buckets(stamps, counts, grain))
 
 
 def _judge_order(lengths: Lengths, answer: Answer, stamps: Stamps) -> Lengths:
@@ -495,7 +508,8 @@ def _betrays(suspect: Span, stamps: Stamps) -> bool:
     return bool((inside % MINUTE).any())
 
 
-def _raw(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer, stamps: Stamps, counts: Stamps) -> Step:
+def _raw(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer, rows: tuple[Stamps, Stamps]) -> Step:
+    stamps, counts = rows
     reached = ask.span.end if answer.whole else int(stamps[-1])
     scan = replace(scan, density=stamps.size / max(reached - ask.span.start, SECOND))
     if answer.whole:
@@ -604,11 +618,9 @@ def _broken_promise(scan: Scan, lengths: Lengths, promised: Span, accepted: Sequ
     )
 
 
-def _buckets(
-    scan: Scan, lengths: Lengths, ask: Ask, answer: Answer, rows: tuple[Stamps, Stamps], grain: int
-) -> Step:
+def _buckets(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer, rows: _Buckets) -> Step:
     """Buckets say where nothing is. A bucket answers by its start, so only whole ones say anything."""
-    stamps, counts = rows
+    stamps, counts, grain = rows.stamps, rows.counts, rows.grain
     # Up to the end of what was asked, not of its last bucket: raw samples can lie on whole minutes, too.
     end = ask.span.end if answer.whole else int(stamps[-1]) if lengths.ordered else ask.span.start
     starts, which = np.unique(stamps, return_inverse=True)
@@ -623,6 +635,15 @@ def _buckets(
     # What a cut answer did not come to is worth another question, if only it came to something.
     reached = end if end > ask.span.start else ask.span.end
     return _found_empty(scan, lengths, ask, empty, _Told(Span(ask.span.start, reached), grain, tuple(whole)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Buckets:
+    """Rows that are not raw: where their buckets start, their counts, and their width."""
+
+    stamps: Stamps
+    counts: Stamps
+    grain: int
 
 
 @dataclass(frozen=True, slots=True)

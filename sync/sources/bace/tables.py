@@ -174,3 +174,69 @@ DUE_NON_FINAL = """
       AND (c.id_data_session IS NULL OR c.next_check_at <= $3)
     ORDER BY r.started_at DESC, r.id_data_session
 """
+
+# Sessions of an account (see DUE_NON_FINAL) whose data has to be read or looked at again: never checked,
+# changed since, or due; within a range of starts ($4, $5), without some ($6), newest first.
+DUE_SESSIONS = """
+    SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
+           r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
+           c.digest AS checked_digest, c.status AS checked_status, c.attempts, c.news_at
+    FROM bace.session_records r
+    JOIN LATERAL (
+        SELECT a.account FROM bace.session_access a
+        WHERE a.id_data_session = r.id_data_session AND a.account = ANY ($2) AND a.refused_at IS NULL
+        ORDER BY a.first_seen_at, a.account LIMIT 1
+    ) owner ON owner.account = $1
+    LEFT JOIN bace.session_checks c USING (id_data_session)
+    WHERE r.missing_upstream_at IS NULL AND r.started_at IS NOT NULL
+      AND (c.id_data_session IS NULL OR c.digest <> r.digest OR c.next_check_at <= $3)
+      AND ($4::timestamptz IS NULL OR r.started_at >= $4)
+      AND ($5::timestamptz IS NULL OR r.started_at < $5)
+      AND r.id_data_session <> ALL ($6)
+    ORDER BY r.started_at DESC, r.id_data_session
+    LIMIT $7
+"""
+
+SESSION_LOADS = """
+    SELECT part, datasets, raw_coverage, loaded_count FROM bace.session_loads
+    WHERE id_data_session = $1 ORDER BY part
+"""
+
+NEWEST_DATAPOINT = "SELECT max(time) AS newest FROM bace.datapoint_rows WHERE id_data_session = $1"
+
+SESSION_COUNTS = """
+    SELECT (SELECT coalesce(sum(loaded_count), 0)::bigint FROM bace.session_loads
+            WHERE id_data_session = $1) AS loaded,
+           (SELECT coalesce(sum(items), 0)::bigint FROM sync.reject_log
+            WHERE source = 'bace' AND record_key = $1::text
+              AND resolved_at IS NULL AND instant IS NOT NULL) AS rejected
+"""
+
+# Which of some stretches hold no datapoint of a session.
+HOLLOW = """
+    SELECT gap.number FROM unnest($2::timestamptz[], $3::timestamptz[])
+        WITH ORDINALITY AS gap (start, "end", number)
+    WHERE NOT EXISTS (
+        SELECT FROM bace.datapoint_rows d
+        WHERE d.id_data_session = $1 AND d.time >= gap.start AND d.time < gap."end")
+"""
+
+# What is stored of a session in buckets of $4 microseconds.
+STORED_BUCKETS = """
+    SELECT id_container_data_latest,
+           floor(extract(epoch FROM time) * 1000000 / $4)::bigint * $4 AS start,
+           sum(coalesce(count, 1))::bigint AS count,
+           min(coalesce(min_value, value)) AS least, max(coalesce(max_value, value)) AS most,
+           sum(value * coalesce(count, 1)) AS total
+    FROM bace.datapoint_rows
+    WHERE id_data_session = $1 AND time >= $2 AND time < $3
+    GROUP BY 1, 2
+"""
+
+# What was read of the sessions that began within a range.
+LOADS_IN_RANGE = """
+    SELECT l.id_data_session, l.part, l.datasets, l.raw_coverage
+    FROM bace.session_records r JOIN bace.session_loads l USING (id_data_session)
+    WHERE ($1::timestamptz IS NULL OR r.started_at >= $1) AND ($2::timestamptz IS NULL OR r.started_at < $2)
+    ORDER BY r.started_at DESC, r.id_data_session, l.part
+"""

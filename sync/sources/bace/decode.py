@@ -1,0 +1,157 @@
+"""From the items of a ``data-downsampled`` answer to readings. Pure and total.
+
+Every item becomes a reading or a ``BadItem``: nothing is dropped, and nothing raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+
+from sync.sources.bace.values import kind, number, shorten, unix_seconds, uuid, whole_number
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MICROSECONDS: Final = 1e6
+_NUMBERS: Final = ("avg_val", "min_val", "max_val")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A combination of group, physical device and datatype (BACE docs, data sessions, field list)."""
+
+    id_container_data_latest: UUID
+    id_group: UUID | None
+    source_device: UUID | None
+    datatype: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BadItem:
+    """An item that is no reading.
+
+    Attributes:
+        position: Which reading it would have been: bad items have a place in ``stamps`` and ``counts``, too.
+        key: What tells it from others of its session.
+        reason: One sentence for a person.
+        payload: The item, shortened.
+    """
+
+    position: int
+    key: str
+    reason: str
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """The items of an answer, column by column, in the order received.
+
+    Attributes:
+        stamps: Instants in microseconds since 1970; of an item without a readable one, that of the item
+            before it.
+        counts: Samples behind each; 1 where that cannot be read.
+        values: ``avg_val``; NaN for bad items, as in the next two.
+        least: ``min_val``.
+        most: ``max_val``.
+        containers: The dataset of each, None for bad items.
+        bad: The items that are no readings.
+        datasets: What is said of the datasets that occur.
+    """
+
+    stamps: Ints
+    counts: Ints
+    values: Floats
+    least: Floats
+    most: Floats
+    containers: tuple[UUID | None, ...]
+    bad: tuple[BadItem, ...]
+    datasets: tuple[Dataset, ...]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether a dataset comes again after another one: rows are then not sorted by dataset."""
+        runs = [key for key, _ in groupby(self.containers)]
+        return len(runs) > len(set(runs))
+
+
+def decode_data(items: Sequence[Any], start: int) -> Readings:
+    """Read the items of one answer.
+
+    Args:
+        items: As decoded JSON.
+        start: Microseconds; where the stretch that was asked for begins.
+    """
+    stamps, counts = np.empty(len(items), np.int64), np.ones(len(items), np.int64)
+    numbers = np.full((3, len(items)), np.nan)
+    containers: list[UUID | None] = [None] * len(items)
+    bad: list[BadItem] = []
+    datasets: dict[str, Dataset] = {}
+    stamp = start
+    for position, item in enumerate(items):
+        fields = item if isinstance(item, dict) else {}
+        seconds = unix_seconds(fields.get("timestamp_seconds"))
+        if seconds is not None:
+            stamp = round(seconds * MICROSECONDS)
+        stamps[position] = stamp
+        dataset = _dataset(fields, datasets)
+        count = whole_number(fields.get("count_val"), 32)
+        if count is not None and count > 0:
+            counts[position] = count
+        read = [number(fields.get(name)) for name in _NUMBERS]
+        reason = _wrong(item, seconds, dataset, count, read)
+        if reason is not None:
+            bad.append(BadItem(position, _key(fields, stamp), reason, shorten(item)))
+            continue
+        numbers[:, position] = read
+        containers[position] = dataset.id_container_data_latest if dataset else None
+    values, least, most = numbers
+    return Readings(
+        stamps, counts, values, least, most, tuple(containers), tuple(bad), tuple(datasets.values())
+    )
+
+
+def _dataset(fields: dict[str, Any], known: dict[str, Dataset]) -> Dataset | None:
+    text = fields.get("id_container_data_latest")
+    if not isinstance(text, str):
+        return None
+    if text not in known:
+        key = uuid(text)
+        if key is None:
+            return None
+        known[text] = Dataset(
+            key,
+            uuid(fields.get("id_group")),
+            uuid(fields.get("source_device")),
+            whole_number(fields.get("datatype"), 32),
+        )
+    return known[text]
+
+
+def _wrong(
+    item: Any, seconds: float | None, dataset: Dataset | None, count: int | None, read: Sequence[float | None]
+) -> str | None:
+    """Why an item is no reading; None where it is one."""
+    if not isinstance(item, dict):
+        return f"a datapoint is {kind(item)} instead of an object"
+    if seconds is None:
+        return f"timestamp_seconds is {kind(item.get('timestamp_seconds'))} that names no instant"
+    if dataset is None:
+        return "id_container_data_latest is no UUID"
+    if count is None or count <= 0:
+        return "count_val is no positive whole number"
+    for name, value in zip(_NUMBERS, read, strict=True):
+        if value is None:
+            return f"{name} is {kind(item.get(name))} instead of a number"
+    return None
+
+
+def _key(fields: dict[str, Any], stamp: int) -> str:
+    return f"{str(fields.get('id_container_data_latest'))[:40]}/{stamp}"

@@ -1,0 +1,299 @@
+"""What BACE work there is for an account, in which order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from sync.errors import AuthenticationError, SourceContractError, SyncError
+from sync.model import Batch, Interval, StreamKey, Stretch, Task, Traffic, Update
+from sync.ports import Unit, Warehouse
+from sync.sources.bace.client import open_client
+from sync.sources.bace.context import AccountContext
+from sync.sources.bace.data import DueSession, SessionData
+from sync.sources.bace.knowledge import NAME as LENGTHS
+from sync.sources.bace.knowledge import Known
+from sync.sources.bace.passes import Everything, Revisit, changes, listing, load_cursor
+from sync.sources.bace.settings import BaceSettings
+from sync.sources.bace.tables import (
+    ACCESS_KEY,
+    CHECK_KEY,
+    DATAPOINTS,
+    DUE_NON_FINAL,
+    DUE_SESSIONS,
+    LOADS_IN_RANGE,
+    SEEN_BY,
+    SESSION_ACCESS,
+    SESSION_CHECKS,
+)
+from sync.sources.bace.walk import no_rows
+from sync.transport import HostGates, Limits
+
+NAME: Final = "bace"
+
+GROUP: Final = 32
+"""Sessions that are planned at a time, so that a long list of them stays interruptible."""
+
+HOPELESS: Final = 5
+"""So many sessions in a row that cannot be read are not the sessions' fault."""
+
+FORGET_AT_ONCE: Final = 200
+"""Sessions whose coverage is taken back in one transaction."""
+
+
+class BaceSource:
+    """Plans the work of all configured BACE accounts."""
+
+    name = NAME
+
+    def __init__(
+        self,
+        settings: BaceSettings,
+        warehouse: Warehouse,
+        gates: HostGates,
+        limits: Limits,
+        user_agent: str = "nightshift",
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._warehouse = warehouse
+        self._clock = clock
+        self._known: Known | None = None
+        self._contexts = {
+            name: AccountContext(
+                NAME,
+                name,
+                open_client(settings, name, gates=gates, limits=limits, user_agent=user_agent),
+                settings,
+                warehouse,
+                clock,
+            )
+            for name in settings.accounts
+        }
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The configured accounts."""
+        return tuple(self._contexts)
+
+    def traffic(self, account: str) -> Traffic:
+        """What the account's requests have cost since the process began."""
+        return self._contexts[account].client.traffic
+
+    async def probe(self, account: str) -> datetime | None:
+        """Prove an account's credentials with one cheap request; the vendor's clock."""
+        return await self._contexts[account].client.server_time()
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        for context in self._contexts.values():
+            await context.client.aclose()
+
+    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """The list of sessions first, then their data, the newest first.
+
+        A session that cannot be read is noted with its reason, and the others go on; the run says so in the
+        end.
+        """
+        if task.kind == "archive":
+            return
+        context = self._contexts[account]
+        async for units in self._list(context, task):
+            yield units
+        if task.reload:
+            async for units in self._forget(context, task):
+                yield units
+        data = _Data()
+        async for units in self._data(context, task, data):
+            yield units
+        if data.failures:
+            yield [Complain(context, data.complaint())]
+
+    async def _list(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        if task.kind == "backfill":
+            yield [Everything(context, await load_cursor(context))]
+            async for units in changes(context):
+                yield units
+        else:
+            async for units in listing(context):
+                yield units
+        ids = await self._open_sessions(context)
+        if ids:
+            yield [Revisit(context, ids)]
+
+    async def _open_sessions(self, context: AccountContext) -> tuple[UUID, ...]:
+        """Known sessions that are not final and due."""
+        rows = await self._warehouse.fetch(
+            DUE_NON_FINAL, context.account, list(self._settings.accounts), _time(self._clock())
+        )
+        return tuple(row["id_data_session"] for row in rows)
+
+    async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Take coverage back, in the warehouse: an interrupted reload goes on as a plain backfill."""
+        rows = await self._warehouse.fetch(LOADS_IN_RANGE, task.since, task.until)
+        for first in range(0, len(rows), FORGET_AT_ONCE):
+            chunk = rows[first : first + FORGET_AT_ONCE]
+            stretches = tuple(
+                Stretch(
+                    series=DATAPOINTS,
+                    key=row["id_data_session"],
+                    part=row["part"],
+                    datasets=None if row["datasets"] is None else tuple(row["datasets"]),
+                    replaced=(),
+                    covered=(),
+                    uncovered=tuple(Interval(part.lower, part.upper) for part in row["raw_coverage"]),
+                    rows=no_rows(),
+                    rejects=(),
+                )
+                for row in chunk
+            )
+            updates = tuple(
+                _unchecked(key, self._clock()) for key in {row["id_data_session"] for row in chunk}
+            )
+            batch = Batch(context.stream, stretches=stretches, updates=updates)
+            yield [Note(context, "coverage taken back", batch)]
+
+    async def _data(
+        self, context: AccountContext, task: Task, data: _Data
+    ) -> AsyncGenerator[Sequence[Unit], None]:
+        known = await self._server()
+        tried: set[UUID] = set()
+        while True:
+            # What the first answers teach of the server serves all others: one session at first.
+            size = GROUP if known.lengths.raw.reached else 1
+            due = await self._due(context, task, tried, size)
+            if not due:
+                return
+            tried.update(session.id_data_session for session in due)
+            units = [SessionData(context, known, session) for session in due]
+            yield units
+            for unit in units:
+                if unit.is_denied:
+                    yield [await self._denied(context, unit)]
+                else:
+                    data.note(unit)
+            if data.is_hopeless:
+                return
+
+    async def _due(
+        self, context: AccountContext, task: Task, tried: set[UUID], most: int
+    ) -> list[DueSession]:
+        is_backfill = task.kind == "backfill"
+        rows = await self._warehouse.fetch(
+            DUE_SESSIONS,
+            context.account,
+            list(self._settings.accounts),
+            _time(self._clock()),
+            task.since if is_backfill else None,
+            task.until if is_backfill else None,
+            list(tried),
+            most,
+        )
+        return [DueSession(**row) for row in rows]
+
+    async def _denied(self, context: AccountContext, unit: SessionData) -> Unit:
+        """A session that the account may list and not read goes to another one that lists it."""
+        key = unit.due.id_data_session
+        others = await self._warehouse.fetch(SEEN_BY, [key], list(context.other_accounts))
+        if not others:
+            return Complain(context, AuthenticationError(unit.trouble or "the data was denied"))
+        row = {"id_data_session": key, "account": context.account, "refused_at": _time(self._clock())}
+        batch = Batch(context.stream, updates=(Update(SESSION_ACCESS, ACCESS_KEY, row),))
+        return Note(context, f"session {key} left to another account", batch)
+
+    async def _server(self) -> Known:
+        """What is known of the server, from the warehouse the first time."""
+        stored = (await self._warehouse.knowledge(NAME)).get(LENGTHS)
+        if self._known is None:  # another account may have been quicker
+            self._known = Known.load(stored, self._clock())
+        return self._known
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Stores something that no answer is needed for."""
+
+    context: AccountContext
+    label: str
+    batch: Batch
+
+    @property
+    def stream(self) -> StreamKey:
+        """The account's sessions."""
+        return self.context.stream
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """The batch."""
+        yield self.batch
+
+
+@dataclass(frozen=True, slots=True)
+class Complain:
+    """Ends a run with an error that did not keep the rest of it from being done."""
+
+    context: AccountContext
+    error: SyncError
+    label: str = "what could not be read"
+
+    @property
+    def stream(self) -> StreamKey:
+        """The account's sessions."""
+        return self.context.stream
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """Nothing more to store; then the error."""
+        yield Batch(self.stream)
+        raise self.error
+
+
+class _Data:
+    """How reading the sessions of a run went."""
+
+    def __init__(self) -> None:
+        self.failures: list[SessionData] = []
+        self._in_a_row = 0
+
+    def note(self, unit: SessionData) -> None:
+        """A unit has run."""
+        if unit.trouble is None:
+            self._in_a_row = 0
+        else:
+            self.failures.append(unit)
+            self._in_a_row += 1
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether nothing suggests that the next session will fare better."""
+        return self._in_a_row >= HOPELESS
+
+    def complaint(self) -> SyncError:
+        """What a person should know."""
+        first = self.failures[0]
+        many = f" and {len(self.failures) - 1} more" if len(self.failures) > 1 else ""
+        stopped = "; the rest was left for the next run" if self.is_hopeless else ". Everything else was read"
+        return SourceContractError(
+            f"{first.label}{many} could not be read: {first.trouble}{stopped}, and these are tried again"
+            " after a day (status_reason in bace.data_sessions)"
+        )
+
+
+def _unchecked(key: UUID, now: float) -> Update:
+    """A check that holds for no version: the session is looked at again."""
+    row = {
+        "id_data_session": key,
+        "digest": b"",
+        "status": "incomplete",
+        "reason": "it is read again",
+        "attempts": 0,
+        "checked_at": _time(now),
+    }
+    return Update(SESSION_CHECKS, CHECK_KEY, row)
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
