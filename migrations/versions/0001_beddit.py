@@ -195,12 +195,25 @@ STATEMENTS = (
         track text NOT NULL,
         data_type text,
         samples_per_frame int,
-        has_address boolean NOT NULL,
         extra jsonb
     )
     """,
     "CREATE INDEX track_declarations_session ON beddit.track_declarations (session_id, user_id)",
     "COMMENT ON TABLE beddit.track_declarations IS 'What the newest version of a session says of its raw signal'",
+    """
+    CREATE TABLE beddit.blob_mentions (
+        user_id bigint NOT NULL,
+        session_id bigint NOT NULL,
+        track text NOT NULL,
+        updated float8,
+        PRIMARY KEY (user_id, session_id, track)
+    )
+    """,
+    """
+    COMMENT ON TABLE beddit.blob_mentions IS
+    'Raw signals whose address the vendor has named. The addresses are credentials and never stored'
+    """,
+    "COMMENT ON COLUMN beddit.blob_mentions.updated IS 'The session version that the address was named for'",
     """
     CREATE TABLE beddit.blob_records (
         user_id bigint NOT NULL,
@@ -243,6 +256,7 @@ STATEMENTS = (
     )
     """,
     "COMMENT ON TABLE beddit.blob_attempts IS 'How often a blob was asked for and when it will be again'",
+    "COMMENT ON COLUMN beddit.blob_attempts.attempts IS 'For this version, in a row'",
     "COMMENT ON COLUMN beddit.blob_attempts.updated IS 'The session version whose blob was asked for'",
     # Inline on the page: a chunk is cut so that two of them fill one, and nothing tries to compress noise.
     """
@@ -262,25 +276,34 @@ STATEMENTS = (
     "COMMENT ON COLUMN beddit.sample_chunks.bias IS 'Added to each element: unsigned types are stored shifted'",
     """
     CREATE VIEW beddit.sampled_tracks AS
-    SELECT user_id, session_id, track,
-           coalesce(d.data_type, b.data_type) AS data_type,
-           coalesce(d.samples_per_frame, b.samples_per_frame) AS samples_per_frame,
-           s.frame_length,
-           coalesce(d.samples_per_frame, b.samples_per_frame) / nullif(s.frame_length, 0) AS sample_rate,
-           b.sample_count,
-           coalesce(d.samples_per_frame, b.samples_per_frame) * s.frame_count AS expected_count,
-           CASE WHEN b.updated IS NOT DISTINCT FROM s.updated AND b.status IS NOT NULL THEN b.status
-                WHEN d.has_address IS NOT TRUE THEN coalesce(b.status, 'absent')
+    SELECT t.user_id, t.session_id, t.track, t.data_type, t.samples_per_frame, t.frame_length,
+           t.samples_per_frame / nullif(t.frame_length, 0) AS sample_rate,
+           t.sample_count,
+           t.samples_per_frame * t.frame_count AS expected_count,
+           CASE WHEN t.stored_status IS NOT NULL THEN t.stored_status
+                WHEN NOT t.declared OR m.track IS NULL THEN coalesce(t.older_status, 'absent')
                 WHEN a.status = 'unavailable' THEN 'unavailable'
                 ELSE 'pending' END AS status,
-           coalesce(a.reason, b.reason) AS reason,
+           coalesce(a.reason, t.stored_reason) AS reason,
            coalesce(a.attempts, 0) AS attempts,
            a.next_attempt_at,
-           encode(b.sha256, 'hex') AS sha256
-    FROM beddit.track_declarations d
-    FULL JOIN beddit.blob_records b USING (user_id, session_id, track)
-    LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
-    LEFT JOIN beddit.session_records s USING (user_id, session_id)
+           encode(t.sha256, 'hex') AS sha256
+    FROM (
+        SELECT user_id, session_id, track, s.updated, s.frame_length, s.frame_count,
+               d.track IS NOT NULL AS declared,
+               coalesce(d.data_type, b.data_type) AS data_type,
+               coalesce(d.samples_per_frame, b.samples_per_frame) AS samples_per_frame,
+               b.sample_count, b.sha256, b.status AS older_status,
+               CASE WHEN b.updated IS NOT DISTINCT FROM s.updated THEN b.status END AS stored_status,
+               CASE WHEN b.updated IS NOT DISTINCT FROM s.updated THEN b.reason END AS stored_reason
+        FROM beddit.track_declarations d
+        FULL JOIN beddit.blob_records b USING (user_id, session_id, track)
+        LEFT JOIN beddit.session_records s USING (user_id, session_id)
+    ) t
+    LEFT JOIN beddit.blob_mentions m ON (m.user_id, m.session_id, m.track) = (t.user_id, t.session_id, t.track)
+        AND m.updated IS NOT DISTINCT FROM t.updated
+    LEFT JOIN beddit.blob_attempts a ON (a.user_id, a.session_id, a.track) = (t.user_id, t.session_id, t.track)
+        AND a.updated IS NOT DISTINCT FROM t.updated
     """,
     "COMMENT ON VIEW beddit.sampled_tracks IS 'One row per raw signal of a session, with the state of its blob'",
     """

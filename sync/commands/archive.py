@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from sync.model import RunOutcome, Task
 from sync.observe.logging import Redactor
 from sync.ports import Observer
 from sync.sources.beddit.cursor import as_time
+from sync.sources.beddit.items import EARLIEST, LATEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ async def load_archive(
     saved = await asyncio.to_thread(read_saved, folder, _default_user(settings, account))
     if not saved.sessions:
         raise ConfigurationError(_nothing_found(saved))
+    saved = _askable(saved)
     span = _span(saved.sessions)
     async with (
         BedditCloud(archive=saved) as cloud,
@@ -88,8 +90,23 @@ def _serving(settings: Settings, cloud: BedditCloud, users: Mapping[int, object]
     return settings.model_copy(update={"beddit": Beddit(**beddit)})
 
 
+def _askable(saved: Archive) -> Archive:
+    """The archive with no start that no question can name: sessions without one answer to every question."""
+    return replace(
+        saved,
+        sessions={
+            user_id: tuple(s if _is_time(s.start) else replace(s, start=None) for s in sessions)
+            for user_id, sessions in saved.sessions.items()
+        },
+    )
+
+
+def _is_time(start: float | None) -> bool:
+    return start is not None and EARLIEST <= start < LATEST - 1
+
+
 def _span(sessions: Mapping[int, Sequence[SavedSession]]) -> tuple[datetime, datetime]:
-    """From the first start to the last. Sessions without a usable one answer to every question."""
+    """From the first start to the last."""
     starts = [s.start for of_user in sessions.values() for s in of_user if s.start is not None] or [0.0]
     return as_time(min(starts)), as_time(max(starts)) + timedelta(seconds=1)
 

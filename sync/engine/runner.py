@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 import structlog
 
 from sync.errors import SyncError
-from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic
+from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic, storable
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
 log = structlog.get_logger(__name__)
@@ -70,6 +70,9 @@ class _Run:
         try:
             self._run = await self._engine.ledger.begin(self._source.name, self._account, self._task)
         except SyncError as error:
+            return self._outcome(error)
+        except Exception as error:
+            log.exception("ledger.defect")
             return self._outcome(error)
         with structlog.contextvars.bound_contextvars(run=self._run):
             return await self._watched()
@@ -136,46 +139,51 @@ class _Run:
         if tally.read != tally.accounted_for:
             raise AssertionError(f"a batch of {unit.label} does not add up: {tally}")
         log.debug("batch.committed", read=tally.read, stored=tally.stored, rejected=tally.rejected)
-        own = [reject for record in batch.records for reject in record.rejects]
-        for reject in (*batch.rejects, *own):
-            log.warning("item.rejected", item=reject.item_key, reason=reject.reason)
         self._engine.observer.committed(self._source.name, self._account, unit, batch, tally)
 
     def _redacted(self, batch: Batch) -> Batch:
         """Rejects are texts from outside: no secret may travel in them."""
-        redact = self._engine.redact
+        fit = self._fit
 
         def clean(rejects: Sequence[Reject]) -> tuple[Reject, ...]:
             return tuple(
-                replace(reject, reason=redact(reject.reason), payload=_map_text(reject.payload, redact))
+                replace(reject, reason=fit(reject.reason), payload=_map_text(reject.payload, fit))
                 for reject in rejects
             )
 
         records = tuple(replace(r, rejects=clean(r.rejects)) if r.rejects else r for r in batch.records)
-        return replace(batch, records=records, rejects=clean(batch.rejects))
+        stretches = tuple(replace(s, rejects=clean(s.rejects)) if s.rejects else s for s in batch.stretches)
+        return replace(batch, records=records, stretches=stretches, rejects=clean(batch.rejects))
 
     async def _note_failure(self, unit: Unit, error: Exception) -> None:
         message = self._message(error)
         log.error("unit.failed", error=message, kind=type(error).__name__)
-        try:
-            await self._engine.ledger.failed(unit.stream, message)
-        except SyncError:  # then it is the failure, and is reported as such
-            log.warning("ledger.unavailable")
+        await self._tell(self._engine.ledger.failed(unit.stream, message))
 
     async def _close(self, outcome: RunOutcome, verdict: str) -> None:
         error = self._message(outcome.error) if outcome.error else None
         log.info("run.finished", outcome=verdict, read=outcome.tally.read, stored=outcome.tally.stored)
+        await self._tell(self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error))
+
+    async def _tell(self, report: Awaitable[None]) -> None:
+        """Tell the ledger. Where it fails, what was read is stored all the same and other accounts go on."""
         try:
-            await self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error)
+            await report
         except SyncError:
             log.warning("ledger.unavailable")
+        except Exception:
+            log.exception("ledger.defect")
 
     def _outcome(self, error: Exception | None) -> RunOutcome:
         traffic: Traffic = self._source.traffic(self._account) - self._traffic_before
         return RunOutcome(self._source.name, self._account, self._tally, traffic, error)
 
     def _message(self, error: Exception) -> str:
-        return self._engine.redact(str(error) or type(error).__name__)
+        return self._fit(str(error) or type(error).__name__)
+
+    def _fit(self, text: str) -> str:
+        """Text from outside as it may be kept: without secrets, and without what a database cannot hold."""
+        return storable(self._engine.redact(text))
 
 
 def _map_text(value: object, change: Callable[[str], str]) -> object:

@@ -23,6 +23,7 @@ from sync.model import ColumnValues, PgType, Rows, Table
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # the signature, no flags, no extension
 _TRAILER = struct.pack(">h", -1)
 _PIECE = 2 << 20  # bytes
+_FEW = 256  # rows
 _JSONB_VERSION = b"\x01"
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -49,9 +50,21 @@ def encode(rows: Iterable[Rows]) -> Iterator[bytes]:
         if table is not None and some.table != table:
             raise ValueError(f"one COPY holds one table, got {table.name} and {some.table.name}")
         table = some.table
-        for cut in _cuts(some):
-            yield _interleave(_parts(table, [values[cut] for values in some.values]))
+        for at_hand in _at_hand(some):
+            for cut in _cuts(at_hand):
+                yield _interleave(_parts(table, [values[cut] for values in at_hand.values]))
     yield _TRAILER
+
+
+def _at_hand(rows: Rows) -> Iterator[Rows]:
+    """The same rows; values that are made when they are asked for are made once, a few at a time."""
+    if all(isinstance(values, list | tuple | np.ndarray) for values in rows.values):
+        yield rows
+        return
+    for start in range(0, len(rows), _FEW):
+        cut = slice(start, start + _FEW)
+        parts = (values[cut] for values in rows.values)
+        yield Rows(rows.table, tuple(part if isinstance(part, np.ndarray) else list(part) for part in parts))
 
 
 def images(rows: Rows) -> list[bytes]:

@@ -85,6 +85,7 @@ class DueBlob:
     updated: float | None
     attempts: int
     has_complete: bool = False
+    stored_count: int = 0
 
     @property
     def key(self) -> tuple[int, str]:

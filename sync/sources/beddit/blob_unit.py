@@ -7,7 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,10 +21,11 @@ from sync.errors import (
     RetryableError,
     SourceContractError,
 )
-from sync.model import Batch, Interval, StreamKey, Update
+from sync.model import Batch, Interval, Record, Update
 from sync.sources.beddit.blob import DueBlob, decode_blob
+from sync.sources.beddit.client import Answer
 from sync.sources.beddit.cursor import as_time
-from sync.sources.beddit.reading import AccountContext, Reading
+from sync.sources.beddit.reading import AccountUnit, Reading
 from sync.sources.beddit.tables import BLOB_ATTEMPTS
 from sync.transport import HttpClient, Request
 
@@ -38,7 +39,7 @@ NOT_SIGNAL = ("text/html", "application/json", "application/xml", "text/xml")
 
 
 @dataclass(slots=True)
-class Blob:
+class Blob(AccountUnit):
     """One raw signal of one session.
 
     A failure is a row, not an exception: the blob is tried again later and costs nobody else anything.
@@ -47,15 +48,9 @@ class Blob:
         in_trouble: Whether the way to the blob's host, and not this blob, was what failed.
     """
 
-    context: AccountContext
     http: HttpClient
     due: DueBlob
     in_trouble: bool = False
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream to whose run the samples count."""
-        return self.context.stream
 
     @property
     def label(self) -> str:
@@ -89,7 +84,7 @@ class Blob:
         async with self.context.addresses.renewing(self.due.session_id):
             address = self._address()  # another track of the session may just have asked for both
             if address is None:
-                async with aclosing(self._ask_again(reading)) as batches:
+                async with reading.of(self._listing()) as batches:
                     async for batch in batches:
                         yield batch
                 address = self._address()
@@ -107,28 +102,36 @@ class Blob:
     def _address(self) -> str | None:
         return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
 
-    async def _ask_again(self, reading: Reading) -> AsyncGenerator[Batch, None]:
-        """List the session again: addresses are signed, expire, and are never stored."""
+    def _listing(self) -> AbstractAsyncContextManager[Answer]:
+        """The session once more: addresses are signed, expire, and are never stored."""
         start = as_time(self.due.start_timestamp)
-        longest = self.context.settings.longest_session
-        window = Interval(start, max(self.due.ended_at or start + longest, start + timedelta(seconds=1)))
-        async with (
-            self.context.client.started_in(window, timedelta(seconds=1)) as answer,
-            aclosing(reading.batches(answer)) as batches,
-        ):
-            async for batch in batches:
-                yield batch
+        length = self.context.settings.longest_session
+        if self.due.ended_at is not None:
+            length = max(timedelta(), min(length, self.due.ended_at - start))
+        # Not as an instant: a session may begin at the end of time.
+        begin = Interval(start, start + timedelta(microseconds=1))
+        return self.context.client.started_in(begin, length + timedelta(seconds=1))
 
     async def _fetch(self, address: str) -> AsyncGenerator[Batch, None]:
         with _spool_file(self.context.settings.spool) as spool:
             digest = await self._download(address, spool)
             record = await asyncio.to_thread(decode_blob, self.due, spool, digest)
-            if self.due.has_complete and record.row["status"] != "complete":
-                reason = f"the newest blob is not whole ({record.row['reason']}); the stored one stays"
-                yield self._postponed("unavailable", reason)
+            if (fault := self._worse_than_stored(record)) is not None:
+                yield self._postponed("unavailable", f"{fault}; the stored signal stays")
                 return
             attempt = self._attempt_row(status=record.row["status"], reason=None, next_attempt_in=None)
             yield Batch(self.stream, records=(record,), updates=(attempt,), read=record.size)
+
+    def _worse_than_stored(self, record: Record) -> str | None:
+        """Why a blob must not replace what is stored; None if it may."""
+        status, count = record.row["status"], record.row["sample_count"] or 0
+        if self.due.stored_count and not record.row["byte_count"]:
+            return "the newest blob is empty"
+        if self.due.has_complete and status != "complete":
+            return f"the newest blob is not whole ({record.row['reason']})"
+        if self.due.has_complete and record.row["expected_count"] is None and count < self.due.stored_count:
+            return f"the newest blob has {count:,} samples, fewer than are stored, and nothing says how many"
+        return None
 
     async def _download(self, address: str, spool: Path) -> bytes:
         for attempt in range(1, DOWNLOADS + 1):

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sync.errors import AnswerTooLarge, ConnectionEnded, SourceContractError
+from sync.errors import AnswerTooLarge, SourceContractError, SourceUnavailable
 from sync.model import Interval
 from sync.sources.beddit.split import ArraySplitter
 from sync.transport import HttpClient, Request, Response
@@ -92,8 +92,12 @@ class BedditClient:
         async with AsyncExitStack() as stack:
             try:
                 answer = await stack.enter_async_context(self._answered(request))
-            except ConnectionEnded as error:
-                await self.server_time()  # it answers a small question: it hung up because of this one's size
+            except AnswerTooLarge:
+                raise
+            except SourceUnavailable as error:
+                await (
+                    self.server_time()
+                )  # it answers a small question: this one's size or content is too much
                 raise AnswerTooLarge(str(error)) from error
             yield answer
 

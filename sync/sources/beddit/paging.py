@@ -24,9 +24,9 @@ Order = Literal["updated", "start"]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One session of an answer, as far as its order is concerned."""
+    """One session of an answer, as far as its order is concerned; all None if it could not be understood."""
 
-    session_id: int
+    session_id: int | None
     updated: float | None
 
 

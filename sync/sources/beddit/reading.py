@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from sync.errors import SyncError
-from sync.model import Batch, StreamKey
+from sync.model import Batch, StreamKey, Update
 from sync.sources.beddit.addresses import AddressBook
 from sync.sources.beddit.client import Answer, BedditClient
 from sync.sources.beddit.decode import DecodedSession, decode_session
 from sync.sources.beddit.paging import Seen
 from sync.sources.beddit.settings import BedditSettings
+from sync.sources.beddit.tables import BLOB_MENTIONS
 
 STREAM = "sessions"
 
 
 @dataclass(frozen=True, slots=True)
 class AccountContext:
-    """What all units of one account share."""
+    """What all units of one account share.
+
+    Attributes:
+        rejected: Ids of sessions that the current run could not understand.
+    """
 
     source: str
     account: str
@@ -28,22 +35,54 @@ class AccountContext:
     settings: BedditSettings
     addresses: AddressBook
     clock: Callable[[], float] = time.time
+    rejected: set[int] = field(default_factory=set)
 
     @property
     def stream(self) -> StreamKey:
         """The account's only stream."""
         return StreamKey(self.source, self.account, STREAM)
 
+    def seconds(self, server_time: datetime | None) -> float:
+        """The vendor's time, which its stamps are made of; ours where it does not say."""
+        return self.clock() if server_time is None else server_time.astimezone(UTC).timestamp()
+
+
+@dataclass(slots=True)
+class AccountUnit:
+    """What all units have in common."""
+
+    context: AccountContext
+
+    @property
+    def stream(self) -> StreamKey:
+        """The stream whose progress the unit moves."""
+        return self.context.stream
+
 
 @dataclass(slots=True)
 class Reading:
-    """Turns an answer's elements into batches and remembers what the cursor needs to know."""
+    """Turns an answer's elements into batches and remembers what the cursor needs to know.
+
+    Attributes:
+        seen: Every session of the answer, those that could not be understood included.
+        answered_at: The server's clock when it answered.
+    """
 
     context: AccountContext
     seen: list[Seen] = field(default_factory=list)
+    answered_at: float = 0.0
 
-    async def batches(self, answer: Answer) -> AsyncGenerator[Batch, None]:
-        """The answer's sessions in batches of about ``batch_bytes``; no progress yet."""
+    @asynccontextmanager
+    async def of(
+        self, question: AbstractAsyncContextManager[Answer]
+    ) -> AsyncIterator[AsyncGenerator[Batch, None]]:
+        """Ask; the answer's sessions come in batches of about ``batch_bytes``, without progress."""
+        async with question as answer:
+            self.answered_at = self.context.seconds(answer.server_time)
+            async with aclosing(self._batches(answer)) as batches:
+                yield batches
+
+    async def _batches(self, answer: Answer) -> AsyncGenerator[Batch, None]:
         decoded: list[DecodedSession] = []
         size = 0
         try:
@@ -62,7 +101,11 @@ class Reading:
 
     def _decode(self, element: bytes) -> DecodedSession:
         decoded = decode_session(element, self.context.user_id)
-        if decoded.record is not None:
+        if decoded.record is None:
+            self.seen.append(Seen(None, None))
+            if decoded.rejected_id is not None:
+                self.context.rejected.add(decoded.rejected_id)
+        else:
             row = decoded.record.row
             self.seen.append(Seen(row["session_id"], row["updated"]))
             self.context.addresses.note(row["session_id"], row["updated"], decoded.addresses)
@@ -74,6 +117,16 @@ class Reading:
             records=tuple(
                 replace(part.record, rejects=part.rejects) for part in decoded if part.record is not None
             ),
+            updates=tuple(mention for part in decoded for mention in _mentions(part)),
             rejects=tuple(reject for part in decoded if part.record is None for reject in part.rejects),
             read=sum(part.read for part in decoded),
         )
+
+
+def _mentions(decoded: DecodedSession) -> Iterator[Update]:
+    """That an answer named addresses, which is all that may be kept of them."""
+    if decoded.record is None:
+        return
+    row = {name: decoded.record.row[name] for name in ("user_id", "session_id", "updated")}
+    for track in decoded.addresses:
+        yield Update(BLOB_MENTIONS, ("user_id", "session_id", "track"), row | {"track": track})

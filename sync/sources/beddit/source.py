@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sync.model import Interval, Progress, StreamState, Task, Traffic
+from sync.model import Interval, Progress, StreamState, Task, Traffic, union
 from sync.ports import Unit, Warehouse
 from sync.sources.beddit.addresses import AddressBook
 from sync.sources.beddit.blob import DueBlob
 from sync.sources.beddit.blob_unit import Blob
 from sync.sources.beddit.client import BedditClient
-from sync.sources.beddit.cursor import FIRST_WIDTH, Cursor, as_time, next_width, next_window
+from sync.sources.beddit.cursor import (
+    FIRST_WIDTH,
+    Course,
+    Cursor,
+    as_time,
+    next_window,
+    still_owed,
+    still_spoilt,
+)
+from sync.sources.beddit.lengths import Lengths
 from sync.sources.beddit.reading import AccountContext
 from sync.sources.beddit.settings import BedditSettings
 from sync.sources.beddit.tables import DUE_BLOBS
 from sync.sources.beddit.units import (
     BEGINNING,
     ORDER,
+    WIDTH,
+    Again,
     Ahead,
     Begin,
     Complain,
     Incremental,
-    MoveCursor,
     Note,
     Window,
 )
@@ -106,74 +118,135 @@ class BedditSource:
         """Changes first, then history from its newest gap backwards, raw signal soon after each.
 
         An account that was never read gets its cursor before any of its history. Whatever was put while
-        history was being read comes with the pass at the end.
+        history was being read comes with the pass at the end. What cannot be read stops nothing else: the
+        run ends with a complaint about it.
         """
         context = self._contexts[account]
-        if task.kind == "archive":
-            async for units in self._archive(context, task):
+        context.rejected.clear()
+        steps = self._saved(context, task) if task.kind == "archive" else self._served(context, task)
+        async with aclosing(steps):
+            async for units in steps:
                 yield units
-            return
-        cursor = await self._cursor(context)
+
+    async def _served(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """What the cloud holds."""
+        cursor, course = await self._cursor(context), await self._course()
+        sweeps = cursor is not None and cursor.is_sweep(context.clock(), self._settings)
         if cursor is None:
             yield [Begin(context, reads_history=task.kind == "once")]
         elif task.kind == "once" and cursor.walk_to is None:
-            yield [await self._incremental(context)]
+            yield [await self._incremental(context, cursor, course)]
         async for units in self._blobs(context):
             yield units
         if task.reload:
             async for units in self._forget(context, task):
                 yield units
-        windows: list[Window] = []
-        async for units in self._history(context, task, windows):
+        has_read = cursor is None
+        async for units in self._history(context, task, course, sweeps=sweeps):
+            has_read |= any(isinstance(unit, Window) for unit in units)
             yield units
-        async for units in self._end_walk(context):
+        async for units in self._spoilt(context, course):
             yield units
-        if cursor is None or windows:
-            yield [await self._incremental(context)]
+        complaints: list[str] = []
+        async for units in self._ahead(context, complaints):
+            yield units
+        cursor = await self._cursor(context)
+        if has_read and cursor is not None:
+            yield [await self._incremental(context, cursor, course)]
             async for units in self._blobs(context):
                 yield units
-        if broken := [part for window in windows for part in window.given_up]:
-            yield [Complain(context, _cannot_be_read(broken))]
+            async for units in self._conclude(context, course):
+                yield units
+        if cursor is not None and cursor.owed:
+            complaints.append(_cannot_be_read(cursor.owed_stretches))
+        if complaints:
+            yield [Complain(context, " ".join(complaints))]
 
     async def _history(
-        self, context: AccountContext, task: Task, windows: list[Window]
+        self, context: AccountContext, task: Task, course: Course, *, sweeps: bool
     ) -> AsyncGenerator[Sequence[Unit], None]:
-        """Windows from the newest gap backwards; each is noted in ``windows``."""
-        width = FIRST_WIDTH
-        given_up: list[Interval] = []
-        while (span := await self._wanted(context, task)) is not None:
-            state = await self._state(context)
-            cursor = Cursor.load(state.cursor)
-            if cursor is not None and not cursor.asked_ahead:
-                yield [Ahead(context, cursor)]
-                async for units in self._blobs(context, between_windows=True):
-                    yield units
-                continue
-            window = next_window(span, (*state.coverage, *given_up), width)
+        """Windows from the newest gap backwards.
+
+        What is owed is asked for as a whole, and in parts as well when all history is, or once a day.
+        """
+        cursor = await self._cursor(context)
+        if cursor is None:
+            return
+        in_parts = sweeps or task.kind == "backfill" or cursor.walk_to is not None
+        for stretch in () if in_parts else cursor.owed_stretches:
+            yield [Window(context, stretch, Course(course.lengths, patience=0))]
+        left_out = () if in_parts else cursor.owed_stretches
+        spans = (*cursor.owed_stretches, *self._span(cursor, task))
+        while True:
+            coverage = (await self._state(context)).coverage
+            window = next_window(spans, (*coverage, *left_out, *course.given_up), course.width)
             if window is None:
                 return
-            unit = Window(context, window)
-            windows.append(unit)
+            unit = Window(context, window, course)
             yield [unit]
-            given_up += unit.given_up
+            course.widen(unit.found)
             async for units in self._blobs(context, between_windows=True):
                 yield units
-            width = next_width(width, unit.found, unit.narrowest)
 
-    async def _archive(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+    async def _spoilt(self, context: AccountContext, course: Course) -> AsyncGenerator[Sequence[Unit], None]:
+        """List sessions again that could not be understood; then write down what is left to do."""
+        cursor, now = await self._cursor(context), context.clock()
+        due = [one.start for one in cursor.spoilt if one.due_at <= now] if cursor is not None else []
+        for start in due:
+            yield [Again(context, start)]
+        async for units in self._conclude(context, course, listed=due):
+            yield units
+
+    async def _conclude(
+        self, context: AccountContext, course: Course, listed: Sequence[int] = ()
+    ) -> AsyncGenerator[Sequence[Unit], None]:
+        """Write down what is left to do, and that a walk came to its end.
+
+        After all history was read again, what was put since the walk began is what is new.
+        """
+        state = await self._state(context)
+        cursor = Cursor.load(state.cursor)
+        if cursor is None:
+            return
+        after = replace(
+            cursor,
+            owed=still_owed((*cursor.owed_stretches, *course.given_up), state.coverage),
+            spoilt=still_spoilt(cursor.spoilt, listed, context.rejected, context.clock()),
+        )
+        context.rejected.clear()
+        if cursor.walk_to is not None:
+            after = replace(after, updated_after=cursor.walk_to, walk_to=None)
+        if after != cursor:
+            progress = Progress(cursor=after.dump(), cursor_was=cursor.dump())
+            yield [Note(context, "what is left to do", progress)]
+
+    async def _ahead(
+        self, context: AccountContext, complaints: list[str]
+    ) -> AsyncGenerator[Sequence[Unit], None]:
+        cursor = await self._cursor(context)
+        if cursor is None or cursor.ahead_from is None:
+            return
+        unit = Ahead(context, cursor)
+        yield [unit]
+        if unit.fault is not None:
+            complaints.append(f"Nights from the future could not be asked for: {unit.fault}")
+
+    async def _saved(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """All of a stretch of time, newest first: saved files have no changes to ask for."""
         if task.since is None or task.until is None:
             raise AssertionError("an archive is read between two known times")
-        width = FIRST_WIDTH
-        end = task.until
-        while end > task.since:
-            unit = Window(context, Interval(max(task.since, end - width), end))
+        course = Course(Lengths(whole=sys.maxsize))
+        wanted, read = (Interval(task.since, task.until),), list[Interval]()
+        while (window := next_window(wanted, read, course.width)) is not None:
+            unit = Window(context, window, course)
+            read.append(window)
             yield [unit]
+            course.widen(unit.found)
             async for units in self._blobs(context, at_hand=True):
                 yield units
-            end = unit.window.start
-            width = next_width(width, unit.found, unit.narrowest)
         yield [Note(context, "end of the archive", Progress(checked=True))]
+        if course.given_up:
+            yield [Complain(context, _cannot_be_read(union(course.given_up)))]
 
     async def _blobs(
         self, context: AccountContext, *, at_hand: bool = False, between_windows: bool = False
@@ -197,37 +270,29 @@ class BedditSource:
 
     async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """Take coverage back, in the warehouse: an interrupted reload goes on as a plain backfill."""
-        cursor, span = await self._cursor(context), await self._wanted(context, task)
-        if cursor is not None and span is not None:
-            yield [Note(context, "coverage taken back", Progress(uncovered=(span,)))]
-
-    async def _end_walk(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
-        """After all history was read again, what was put since the walk began is what is new."""
         cursor = await self._cursor(context)
-        if cursor is not None and cursor.walk_to is not None:
-            arrived = replace(cursor, updated_after=cursor.walk_to, walk_to=None)
-            yield [MoveCursor(context, "end of the walk", cursor, arrived)]
+        if cursor is not None and (span := self._span(cursor, task)):
+            yield [Note(context, "coverage taken back", Progress(uncovered=span))]
 
-    async def _wanted(self, context: AccountContext, task: Task) -> Interval | None:
+    def _span(self, cursor: Cursor, task: Task) -> tuple[Interval, ...]:
         """The history that a task asks for; what is newer comes with the incremental passes."""
-        cursor = await self._cursor(context)
-        if cursor is None:
-            return None
         start, end = self._settings.history_start, cursor.known_until
         if cursor.walk_to is not None:
             start = BEGINNING
         elif task.kind == "backfill":
             start, end = task.since or start, min(task.until or end, end)
         elif not cursor.reads_history:
-            return None
-        return Interval(start, end) if start < end else None
+            return ()
+        return (Interval(start, end),) if start < end else ()
 
-    async def _incremental(self, context: AccountContext) -> Incremental:
-        cursor = await self._cursor(context)
-        if cursor is None:
-            raise AssertionError("an incremental pass is planned after the first contact")
+    async def _course(self) -> Course:
         hints = await self._warehouse.knowledge(NAME)
-        return Incremental(context, cursor, sorted_by_updated=hints.get(ORDER) == "updated")
+        width = timedelta(seconds=hints.get(WIDTH, FIRST_WIDTH.total_seconds()))
+        return Course(Lengths.load(hints), min(width, FIRST_WIDTH))
+
+    async def _incremental(self, context: AccountContext, cursor: Cursor, course: Course) -> Incremental:
+        hints = await self._warehouse.knowledge(NAME)
+        return Incremental(context, cursor, course.lengths, hints.get(ORDER) == "updated")
 
     async def _cursor(self, context: AccountContext) -> Cursor | None:
         return Cursor.load((await self._state(context)).cursor)
@@ -243,9 +308,10 @@ class BedditSource:
 
 
 def _cannot_be_read(parts: Sequence[Interval]) -> str:
-    first, last = min(part.start for part in parts), max(part.end for part in parts)
+    named = [f"{part.start:%Y-%m-%d %H:%M} and {part.end:%Y-%m-%d %H:%M} UTC" for part in parts[:3]]
+    more = f" (and in {len(parts) - 3} stretches more)" if len(parts) > 3 else ""
     return (
-        f"the sessions that began between {first:%Y-%m-%d %H:%M} and {last:%Y-%m-%d %H:%M} UTC cannot all be "
-        "read: the vendor's answer is broken there. Everything else was read, the gap shows in the stream's "
-        "coverage, and the next run asks again"
+        f"the sessions that began between {', between '.join(named)}{more} cannot all be read: the vendor "
+        "has no whole answer about them. Everything else was read, the gap shows in the stream's coverage, "
+        "and the next run asks again"
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from sync.errors import AnswerBroken, AnswerTooLarge, SourceContractError
 
-DEFAULT_CAP = 64 << 20  # bytes; a night's element is about half a megabyte
+DEFAULT_CAP = 16 << 20  # bytes; a night's element is about half a megabyte
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 

@@ -27,7 +27,6 @@ TRACK_DECLARATIONS = Table(
         ("track", PgType.TEXT),
         ("data_type", PgType.TEXT),
         ("samples_per_frame", PgType.INT4),
-        ("has_address", PgType.BOOL),
         ("extra", PgType.JSONB),
     ),
 )
@@ -104,6 +103,16 @@ BLOBS = Head(
     owns=(SAMPLE_CHUNKS,),
 )
 
+BLOB_MENTIONS = Table(
+    "beddit.blob_mentions",
+    (
+        ("user_id", PgType.INT8),
+        ("session_id", PgType.INT8),
+        ("track", PgType.TEXT),
+        ("updated", PgType.FLOAT8),
+    ),
+)
+
 BLOB_ATTEMPTS = Table(
     "beddit.blob_attempts",
     (
@@ -119,21 +128,30 @@ BLOB_ATTEMPTS = Table(
     ),
 )
 
-# A blob is due when its session's version has not been fetched yet, or was read in another way than the
-# session now says, and no earlier failure asks for patience; a session that was put again is worth trying at
-# once. The time is a parameter: the clock that asks for patience is the one that ends it.
+# A blob is due when its address was named for its session's version and that was not fetched yet, or was
+# read in another way than the session now says, and no earlier failure asks for patience; a session that was
+# put again is worth trying at once. The time is a parameter: the clock that asks for patience is the one that
+# ends it.
 DUE_BLOBS = """
     SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
-           s.start_timestamp, s.ended_at, s.updated, coalesce(a.attempts, 0) AS attempts,
-           coalesce(b.status = 'complete', false) AS has_complete
+           s.start_timestamp, s.ended_at, s.updated,
+           CASE WHEN a.next_attempt_at IS NULL THEN 0 ELSE a.attempts END AS attempts,
+           coalesce(b.status = 'complete', false) AS has_complete,
+           coalesce(b.sample_count, 0) AS stored_count
     FROM beddit.track_declarations d
     JOIN beddit.session_records s USING (user_id, session_id)
-    LEFT JOIN beddit.blob_records b USING (user_id, session_id, track)
-    LEFT JOIN beddit.blob_attempts a USING (user_id, session_id, track)
-    WHERE s.user_id = $1 AND d.has_address
+    JOIN beddit.blob_mentions m
+        ON (m.user_id, m.session_id, m.track) = (d.user_id, d.session_id, d.track)
+        AND m.updated IS NOT DISTINCT FROM s.updated
+    LEFT JOIN beddit.blob_records b
+        ON (b.user_id, b.session_id, b.track) = (d.user_id, d.session_id, d.track)
+    LEFT JOIN beddit.blob_attempts a
+        ON (a.user_id, a.session_id, a.track) = (d.user_id, d.session_id, d.track)
+        AND a.updated IS NOT DISTINCT FROM s.updated
+    WHERE s.user_id = $1
       AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated
            OR (b.data_type, b.samples_per_frame, b.frame_length, b.expected_count) IS DISTINCT FROM
               (d.data_type, d.samples_per_frame, s.frame_length, s.frame_count * d.samples_per_frame))
-      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $2 OR a.updated IS DISTINCT FROM s.updated)
+      AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $2)
     ORDER BY s.session_id DESC, d.track
 """

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from sync.errors import AnswerBroken, AnswerTooLarge, RequestRefused, SourceContractError
-from sync.model import Batch, Interval, Progress, StreamKey
-from sync.sources.beddit.cursor import Cursor, as_time, halves
+from sync.model import Batch, Interval, Progress
+from sync.sources.beddit.client import Answer
+from sync.sources.beddit.cursor import Course, Cursor, as_time
+from sync.sources.beddit.lengths import Lengths, adds
 from sync.sources.beddit.paging import Ask, Done, GiveUp, Paging, Seen, proven_order
-from sync.sources.beddit.reading import AccountContext, Reading
+from sync.sources.beddit.reading import AccountUnit, Reading
 
-THE_FUTURE = timedelta(days=36_525)
-"""How far a clock that errs may have put a night ahead of the server's."""
+THE_END = as_time(2**32 - 1)
+"""How far a clock that errs may have put a night: 32 bits of seconds are all that some servers take."""
 
 BEGINNING = as_time(0)
 """Where a walk over all history begins: clocks that lost their time count from here."""
+
+WRONG_BY = 3_600.0
+"""Seconds by which a server's clock may fall behind the cursor and still be taken for the same clock."""
 
 ASK_FOR_LESS = (AnswerTooLarge, AnswerBroken)
 """What a smaller question may mend: too much for the server, or a fault somewhere in the answer."""
@@ -25,88 +30,53 @@ ASK_FOR_LESS = (AnswerTooLarge, AnswerBroken)
 ORDER = "sessions.order"
 """Name of the hint that says how the server sorts."""
 
+WIDTH = "sessions.width"
+"""Name of the hint that says how many seconds of history the server could answer for."""
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+
+@dataclass(slots=True)
+class Begin(AccountUnit):
     """Sets the cursor of an account that was never read, before any of its history is.
 
     The cursor is the server's own time, so that whatever is put while history is being read comes with the
     incremental pass that follows.
     """
 
-    context: AccountContext
     reads_history: bool
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream whose cursor is set."""
-        return self.context.stream
-
-    @property
-    def label(self) -> str:
-        """For a person."""
-        return "first contact"
+    label: str = "first contact"
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """One batch: the cursor."""
-        now = _seconds(await self.context.client.server_time(), self.context.clock)
+        context = self.context
+        now = context.seconds(await context.client.server_time())
+        begins = now - context.settings.overlap.total_seconds()
         cursor = Cursor(
-            updated_after=now - self.context.settings.overlap.total_seconds(),
-            swept_at=self.context.clock(),
+            updated_after=begins,
+            swept_at=context.clock(),
             reads_history=self.reads_history,
+            ahead_from=begins,
         )
         yield Batch(self.stream, progress=Progress(cursor=cursor.dump()))
 
 
-@dataclass(frozen=True, slots=True)
-class MoveCursor:
-    """Replaces the cursor, by a decision of the planner."""
-
-    context: AccountContext
-    label: str
-    was: Cursor
-    cursor: Cursor
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream whose cursor is moved."""
-        return self.context.stream
-
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        """One batch: the cursor."""
-        yield Batch(self.stream, progress=Progress(cursor=self.cursor.dump(), cursor_was=self.was.dump()))
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
+@dataclass(slots=True)
+class Note(AccountUnit):
     """Writes something down about the stream that no answer is needed for."""
 
-    context: AccountContext
     label: str
     progress: Progress
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream that it is about."""
-        return self.context.stream
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """One batch: the note."""
         yield Batch(self.stream, progress=self.progress)
 
 
-@dataclass(frozen=True, slots=True)
-class Complain:
+@dataclass(slots=True)
+class Complain(AccountUnit):
     """Ends a run with an error that did not keep the rest of it from being done."""
 
-    context: AccountContext
     message: str
     label: str = "what could not be read"
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream that it is about."""
-        return self.context.stream
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Nothing more to store; then the error."""
@@ -115,21 +85,16 @@ class Complain:
 
 
 @dataclass(slots=True)
-class Incremental:
+class Incremental(AccountUnit):
     """One pass over what was put since the last one.
 
     The question goes without ``limit``, whose effect nobody documented. If its answer cannot be had, pages
     are tried where they can be trusted; otherwise the cursor is told to be walked to (``Cursor.walk_to``).
     """
 
-    context: AccountContext
     cursor: Cursor
+    lengths: Lengths
     sorted_by_updated: bool
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream whose cursor is moved."""
-        return self.context.stream
 
     @property
     def label(self) -> str:
@@ -141,17 +106,26 @@ class Incremental:
         bound, sweeps = self.cursor.lookback(self.context.clock(), self.context.settings)
         # Once more as it was, in case that the server was only down for a moment; then, if this is the
         # daily look far back, without it.
-        for ask, far in ((bound, sweeps), (bound, sweeps), *([(self._nearest, False)] if sweeps else ())):
+        for ask in (bound, bound, *([self._nearest] if sweeps else ())):
             reading = Reading(self.context)
             try:
-                async with self.context.client.updated_after(ask) as answer:
-                    async with aclosing(reading.batches(answer)) as batches:
-                        async for batch in batches:
-                            yield batch
-                    yield self._proof(reading.seen, _seconds(answer.server_time, self.context.clock), far)
-                    return
+                async with reading.of(self.context.client.updated_after(ask)) as batches:
+                    async for batch in batches:
+                        yield batch
             except ASK_FOR_LESS:
                 now = await self._server_now()
+                continue
+            now = reading.answered_at
+            if now < self.cursor.updated_after - WRONG_BY:
+                yield self._walk(now, "the vendor's clock was wrong: it is behind what it said before")
+                return
+            async with aclosing(self._compared(reading)) as compared:
+                async for batch in compared:
+                    yield batch
+            if self.lengths.is_cut(len(reading.seen)):
+                break
+            yield self._proof(reading.seen, now, swept=sweeps)
+            return
         async with aclosing(self._paged(now)) as batches:
             async for batch in batches:
                 yield batch
@@ -162,7 +136,22 @@ class Incremental:
 
     async def _server_now(self) -> float:
         """The server's clock, when it is well: it has to answer the smallest question, or this raises."""
-        return _seconds(await self.context.client.server_time(), self.context.clock)
+        return self.context.seconds(await self.context.client.server_time())
+
+    async def _compared(self, whole: Reading) -> AsyncGenerator[Batch, None]:
+        """If the answer may have been cut, ask for its newer half, which shows what was cut off."""
+        count = len(whole.seen)
+        stamps = sorted(row.updated for row in whole.seen if row.updated is not None)
+        if self.lengths.is_cut(count) or not self.lengths.doubts(count) or not stamps:
+            return
+        half = Reading(self.context)
+        with suppress(*ASK_FOR_LESS):
+            async with half.of(self.context.client.updated_after(stamps[len(stamps) // 2])) as batches:
+                async for batch in batches:
+                    yield batch
+        if adds(half.seen, whole.seen, whole.answered_at):
+            self.lengths.settle(count, cut=True)
+            yield Batch(self.stream, learned=self.lengths.learned)
 
     async def _paged(self, now: float) -> AsyncGenerator[Batch, None]:
         """Read in pages. ``now`` was before any of them: what is put later belongs to the next pass."""
@@ -172,29 +161,29 @@ class Incremental:
         step: Ask | Done | GiveUp = paging.ask
         while isinstance(step, Ask):
             reading = Reading(self.context)
+            question = self.context.client.updated_after(step.updated_after, step.limit)
             try:
-                async with (
-                    self.context.client.updated_after(step.updated_after, step.limit) as answer,
-                    aclosing(reading.batches(answer)) as batches,
-                ):
+                async with reading.of(question) as batches:
                     async for batch in batches:
                         yield batch
+                if len(reading.seen) > step.limit:  # the limit is ignored: it is an answer like any other
+                    self.lengths.check(len(reading.seen))
             except (*ASK_FOR_LESS, RequestRefused) as error:
                 paging, step = paging.refused(str(error), smaller=isinstance(error, ASK_FOR_LESS))
             else:
                 seen += reading.seen
                 paging, step = paging.after(reading.seen)
         if isinstance(step, Done):
-            yield self._proof(seen, now, far=False)
+            yield self._proof(seen, now, swept=False)
         else:
             await self._server_now()  # a server that is down now is no reason to read all history again
             yield self._walk(now, step.reason)
 
-    def _proof(self, seen: list[Seen], now: float, far: bool) -> Batch:
+    def _proof(self, seen: list[Seen], now: float, *, swept: bool) -> Batch:
         """All changes were read: move the cursor, but never past the server's own clock."""
         newest = max((row.updated for row in seen if row.updated is not None), default=-float("inf"))
         after = max(self.cursor.updated_after, min(newest, now))
-        swept_at = self.context.clock() if far else self.cursor.swept_at
+        swept_at = self.context.clock() if swept else self.cursor.swept_at
         cursor = replace(self.cursor, updated_after=after, swept_at=swept_at)
         known_from, known_to = as_time(self.cursor.updated_after), as_time(now)
         order = proven_order(seen)
@@ -205,6 +194,7 @@ class Incremental:
                 cursor_was=self.cursor.dump(),
                 covered=(Interval(known_from, known_to),) if known_from < known_to else (),
                 checked=True,
+                owing=bool(self.cursor.owed),
             ),
             learned={} if order is None else {ORDER: order},
         )
@@ -214,127 +204,186 @@ class Incremental:
 
         When that is done the cursor becomes ``now``, so that nothing put during the walk is missed.
         """
-        settings = self.context.settings
-        until = max(self.cursor.updated_after, now - settings.overlap.total_seconds())
+        until = now - self.context.settings.overlap.total_seconds()
+        if now >= self.cursor.updated_after - WRONG_BY:
+            until = max(self.cursor.updated_after, until)
         return Batch(
             self.stream,
             progress=Progress(
-                cursor=replace(self.cursor, walk_to=until, asked_ahead=False).dump(),
+                cursor=replace(self.cursor, walk_to=until, ahead_from=until).dump(),
                 cursor_was=self.cursor.dump(),
-                uncovered=(Interval(BEGINNING, as_time(until)),),
+                uncovered=(Interval(BEGINNING, max(THE_END, as_time(until))),),
             ),
             learned={"sessions.walked": reason},
         )
 
 
-@dataclass(slots=True)
-class Window:
-    """Reads the sessions that started in a stretch of time, in ever smaller parts if need be.
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A part that was read, and is read again in halves, because its answer may have been cut.
 
     Attributes:
-        found: Sessions seen so far.
-        narrowest: The length of the smallest part that had to be asked for.
-        given_up: Smallest parts whose answer is broken: what precedes the fault is stored, nothing is proved.
+        answer: What it held.
+        asked_at: The server's clock at it.
+        since: Where in the window's ``seen`` the halves begin.
+        lost: How many parts had been given up before.
     """
 
-    context: AccountContext
-    window: Interval
-    found: int = 0
-    narrowest: timedelta = timedelta.max
-    given_up: list[Interval] = field(default_factory=list)
+    answer: list[Seen]
+    asked_at: float
+    since: int
+    lost: int
 
-    @property
-    def stream(self) -> StreamKey:
-        """The stream whose coverage grows."""
-        return self.context.stream
+
+@dataclass(slots=True)
+class Window(AccountUnit):
+    """Reads the sessions that started in a stretch of time, in ever smaller parts if need be.
+
+    What is learned on the way goes into the course: a part that is as small as can be and has no answer is
+    given up there, if the server answers other questions. What precedes a fault is stored, nothing is proved.
+
+    Attributes:
+        seen: Sessions of all answers.
+    """
+
+    window: Interval
+    course: Course
+    seen: list[Seen] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         """For a person."""
         return f"{self.window.start:%Y-%m-%d} to {self.window.end:%Y-%m-%d}"
 
+    @property
+    def found(self) -> int:
+        """Sessions that began in the window, so far as ids are starts."""
+        start, end = self.window.start.timestamp(), self.window.end.timestamp()
+        ids = {row.session_id for row in self.seen if row.session_id is not None}
+        return sum(start <= session_id < end for session_id in ids)
+
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The window's sessions, newest part first, each part's coverage after its sessions."""
-        pending = [self.window]
+        pending: list[Interval | _Doubt] = [self.window]
         while pending:
             part = pending.pop()
+            if isinstance(part, _Doubt):
+                yield self._settled(part, outermost=not any(isinstance(other, _Doubt) for other in pending))
+                continue
             reading = Reading(self.context)
             try:
-                async with aclosing(self._read(part, reading)) as batches:
+                async with reading.of(self._question(part)) as batches:
                     async for batch in batches:
                         yield batch
+                self.course.lengths.check(len(reading.seen))
             except ASK_FOR_LESS as error:
-                if smaller := halves(part):
-                    self.narrowest = smaller[0].end - smaller[0].start
+                if smaller := self.course.smaller(part):
+                    self.course.refused(smaller[0])
                     pending += smaller
-                    continue
-                if not isinstance(error, AnswerBroken):
-                    raise
-                self.given_up.append(part)
-                async with aclosing(self._salvage(part)) as batches:
-                    async for batch in batches:
-                        yield batch
+                    yield Batch(self.stream, learned={WIDTH: self.course.width.total_seconds()})
+                else:
+                    if isinstance(error, AnswerTooLarge):
+                        await self.context.client.server_time()  # a server that is away is no reason
+                    async with aclosing(self._given_up(part)) as batches:
+                        async for batch in batches:
+                            yield batch
             else:
-                yield Batch(self.stream, progress=Progress(covered=(part,)))
-            self._count(part, reading)
+                self.course.in_vain = 0
+                if doubt := self._doubt(part, reading):
+                    pending += doubt
+                else:
+                    yield Batch(self.stream, progress=Progress(covered=(part,)))
+            self.seen += reading.seen
 
-    async def _read(
-        self, part: Interval, reading: Reading, overlap: timedelta | None = None
-    ) -> AsyncGenerator[Batch, None]:
-        widened = self.context.settings.longest_session if overlap is None else overlap
-        async with (
-            self.context.client.started_in(part, widened) as answer,
-            aclosing(reading.batches(answer)) as batches,
-        ):
-            async for batch in batches:
-                yield batch
+    def _question(self, part: Interval) -> AbstractAsyncContextManager[Answer]:
+        return self.context.client.started_in(part, self.context.settings.longest_session)
 
-    async def _salvage(self, part: Interval) -> AsyncGenerator[Batch, None]:
-        """The part's sessions without the days after it, in which the fault may lie."""
+    def _doubt(self, part: Interval, reading: Reading) -> Sequence[Interval | _Doubt]:
+        """What to read before the part counts as read; nothing where its answer cannot have been cut."""
+        if not self.course.lengths.doubts(len(reading.seen)) or not (smaller := self.course.smaller(part)):
+            return ()
+        since = len(self.seen) + len(reading.seen)
+        return _Doubt(reading.seen, reading.answered_at, since, len(self.course.given_up)), *smaller
+
+    def _settled(self, doubt: _Doubt, *, outermost: bool) -> Batch:
+        """Whether the halves have shown that the whole was cut, or that it was not.
+
+        A part of an answer in doubt that was not cut says nothing: it may be as long as the cap by chance.
+        """
+        course = self.course
+        cut = adds(self.seen[doubt.since :], doubt.answer, doubt.asked_at)
+        if cut or (outermost and len(course.given_up) == doubt.lost):
+            course.lengths.settle(len(doubt.answer), cut=cut)
+        return Batch(self.stream, learned=course.lengths.learned)
+
+    async def _given_up(self, part: Interval) -> AsyncGenerator[Batch, None]:
+        """Note it, and take its sessions without the days after it, in which the fault may lie."""
+        course = self.course
+        course.given_up.append(part)
+        if course.in_vain >= course.patience:
+            return
+        course.in_vain += 1
         with suppress(*ASK_FOR_LESS):
-            async with aclosing(self._read(part, Reading(self.context), timedelta())) as batches:
+            async with Reading(self.context).of(self.context.client.started_in(part, timedelta())) as batches:
                 async for batch in batches:
                     yield batch
-
-    def _count(self, part: Interval, reading: Reading) -> None:
-        start, end = part.start.timestamp(), part.end.timestamp()
-        self.found += sum(start <= row.session_id < end for row in reading.seen)  # an id may be no time
+            course.in_vain = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """Reads the nights that clocks which err have put into the future; once is enough.
+@dataclass(slots=True)
+class Again(AccountUnit):
+    """Lists a session again that could not be understood."""
 
-    What is put later comes with the incremental passes, whatever its clock said.
-    """
-
-    context: AccountContext
-    cursor: Cursor
-
-    @property
-    def stream(self) -> StreamKey:
-        """The stream whose cursor notes that this was done."""
-        return self.context.stream
+    start: int
 
     @property
     def label(self) -> str:
         """For a person."""
-        return "nights from the future"
+        return f"session {self.start} once more"
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """What is listed there now."""
+        context = self.context
+        begins = as_time(self.start)
+        window = Interval(begins, begins + timedelta(seconds=1))
+        try:
+            async with Reading(context).of(
+                context.client.started_in(window, context.settings.longest_session)
+            ) as batches:
+                async for batch in batches:
+                    yield batch
+        except ASK_FOR_LESS:
+            context.rejected.add(self.start)
+
+
+@dataclass(slots=True)
+class Ahead(AccountUnit):
+    """Reads the nights that clocks which err have put into the future; once is enough.
+
+    What is put later comes with the incremental passes, whatever its clock said. Nothing else waits for it.
+
+    Attributes:
+        fault: Why they could not be had. A refusal is an answer: the next run does not ask again.
+    """
+
+    cursor: Cursor
+    label: str = "nights from the future"
+    fault: str | None = None
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """Those nights, then the note."""
-        reading = Reading(self.context)
-        start = self.cursor.known_until
-        async with (
-            self.context.client.started_in(Interval(start, start + THE_FUTURE), timedelta()) as answer,
-            aclosing(reading.batches(answer)) as batches,
-        ):
-            async for batch in batches:
-                yield batch
-        cursor = replace(self.cursor, asked_ahead=True)
+        try:
+            async with Reading(self.context).of(self._question()) as batches:
+                async for batch in batches:
+                    yield batch
+        except (AnswerTooLarge, SourceContractError, RequestRefused) as error:
+            self.fault = str(error)
+            if not isinstance(error, RequestRefused):
+                return
+        cursor = replace(self.cursor, ahead_from=None)
         yield Batch(self.stream, progress=Progress(cursor=cursor.dump(), cursor_was=self.cursor.dump()))
 
-
-def _seconds(server_time: datetime | None, clock: Callable[[], float]) -> float:
-    """The vendor's time, which its stamps are made of; ours where it does not say."""
-    return clock() if server_time is None else server_time.astimezone(UTC).timestamp()
+    def _question(self) -> AbstractAsyncContextManager[Answer]:
+        start = as_time(self.cursor.ahead_from or 0.0)
+        ahead = Interval(start, max(THE_END, start + timedelta(seconds=1)))
+        return self.context.client.started_in(ahead, timedelta())

@@ -11,9 +11,11 @@ import pytest
 
 from sync.emulators.beddit import HTML_PAGE, BlobForm, Fault
 from sync.model import Task
+from sync.sources.beddit.cursor import as_time
 
+DAY = 86_400.0
 NOW = 1_711_000_000.5
-START = NOW - 86_400.0
+START = NOW - DAY
 USER = 1001
 TOKENS = {USER: "token-of-the-only-user"}
 DTYPES = {
@@ -439,3 +441,119 @@ async def test_a_redirect_to_another_address_of_the_blob_is_followed(open_pipeli
     )
     await pipeline.once()
     await pipeline.assert_truth()
+
+
+# --- saved files beside the cloud -----------------------------------------------------------------------
+
+
+def saved_span():
+    """The task that reads what a saved folder would hold of the only night."""
+    return Task("archive", since=as_time(START - DAY), until=as_time(START + DAY))
+
+
+async def test_a_saved_copy_does_not_hide_a_signal_that_is_still_to_come(open_pipeline, manual_clock, night):
+    """A session loaded from a file that names no addresses leaves the cloud's raw signal due."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    pipeline.cloud.fail_next(Fault(status=503), times=50, host="blob")
+    await pipeline.once()
+    pipeline.cloud.behaviour = replace(pipeline.cloud.behaviour, data_urls=False)
+    await pipeline.run(saved_span())
+    assert (await only_track(pipeline))["status"] == "pending"
+    pipeline.cloud.behaviour = replace(pipeline.cloud.behaviour, data_urls=True)
+    pipeline.cloud.faults.clear()
+    await is_due_again(pipeline)
+    await pipeline.once()
+    assert (await only_track(pipeline))["status"] == "complete"
+    await pipeline.assert_truth()
+
+
+async def test_a_signal_whose_address_is_named_later_under_the_same_stamp(open_pipeline, manual_clock, night):
+    """What a saved file could not name, the cloud does: the samples arrive without a new version."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    pipeline.cloud.behaviour = replace(pipeline.cloud.behaviour, data_urls=False)
+    await pipeline.run(saved_span())
+    assert (await only_track(pipeline))["status"] == "absent"
+    pipeline.cloud.behaviour = replace(pipeline.cloud.behaviour, data_urls=True)
+    await pipeline.once()
+    assert (await only_track(pipeline))["status"] == "complete"
+    await pipeline.assert_truth()
+
+
+# --- what must not replace what is there ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("newer", [b"", BLOB[:-2], BLOB[:4000]], ids=["empty", "shorter", "short"])
+@pytest.mark.parametrize("frame_length", [0.2, None])
+async def test_less_signal_replaces_none(open_pipeline, manual_clock, night, newer, frame_length):
+    """Also where nothing says how long a signal should be, a shorter one is no reason to lose a whole one."""
+    pipeline = await opened(open_pipeline, manual_clock, night, frame_length=frame_length)
+    await pipeline.once()
+    before = await pipeline.fetch(CHUNKS)
+    pipeline.cloud._clock.now += 60
+    pipeline.cloud.put(USER, night(START, level=70.0, sampled_tracks=DECLARED, frame_length=frame_length))
+    pipeline.cloud.set_blob(USER, int(START), "normal", newer)
+    await pipeline.once()
+    assert await pipeline.fetch(CHUNKS) == before
+    row = await only_track(pipeline)
+    assert (row["status"], row["sample_count"]) == ("unavailable", FRAMES * 2)
+    assert "stays" in row["reason"]
+
+
+async def test_nothing_replaces_half_a_signal(open_pipeline, manual_clock, night):
+    """An empty answer is no newer version of a signal that did not fit its session."""
+    pipeline = await opened(open_pipeline, manual_clock, night, blob=BLOB[:4000])
+    await pipeline.once()
+    pipeline.cloud._clock.now += 60
+    pipeline.cloud.put(USER, night(START, level=70.0, sampled_tracks=DECLARED))
+    pipeline.cloud.set_blob(USER, int(START), "normal", b"")
+    await pipeline.once()
+    assert await pipeline.value("SELECT count(*) FROM beddit.samples") == 2000
+
+
+# --- patience -------------------------------------------------------------------------------------------
+
+
+async def test_patience_is_with_one_version(open_pipeline, manual_clock, night):
+    """Neither what went well nor another version's failures make the first failure wait longer."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    pipeline.clock = pipeline.cloud._clock
+    for version in range(5):
+        pipeline.cloud._clock.now += 60
+        pipeline.cloud.put(USER, night(START, level=float(version), sampled_tracks=DECLARED))
+        await pipeline.once()
+    for version in range(5, 8):
+        pipeline.cloud._clock.now += 60
+        pipeline.cloud.put(USER, night(START, level=float(version), sampled_tracks=DECLARED))
+        pipeline.cloud.fail_next(Fault(status=503), times=50, host="blob")
+        await pipeline.once()
+        row = await only_track(pipeline)
+        assert (row["status"], row["attempts"]) == ("pending", 1)
+        assert row["next_attempt_at"] == as_time(pipeline.cloud._clock.now + 300)
+
+
+async def test_an_older_version_s_failure_is_not_shown(open_pipeline, manual_clock, night):
+    """Reason, attempts and the next attempt are those of the version that the session is at."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    pipeline.cloud.fail_next(Fault(status=503), times=50, host="blob")
+    await pipeline.once()
+    pipeline.cloud._clock.now += 60
+    pipeline.cloud.behaviour = replace(pipeline.cloud.behaviour, data_urls=False)
+    pipeline.cloud.put(USER, night(START, level=70.0, sampled_tracks=DECLARED))
+    await pipeline.once()
+    row = await only_track(pipeline)
+    shown = (row["status"], row["reason"], row["attempts"], row["next_attempt_at"])
+    assert shown == ("absent", None, 0, None)
+
+
+async def test_an_end_that_is_no_end_does_not_list_everything_again(open_pipeline, manual_clock, night):
+    """A session that ends in the year 9000 is listed again for its address; the years after it are not."""
+    pipeline = await opened(open_pipeline, manual_clock, night, end_timestamp=221_845_392_000.0)
+    pipeline.cloud.fail_next(Fault(status=403), host="blob")
+    await pipeline.once()
+    listed = [
+        float(request.query["end_timestamp"])
+        for request in pipeline.cloud.requests_to("api")
+        if request.query.get("start_timestamp") == f"{START - 1:.6f}"
+    ]
+    assert listed
+    assert max(listed) <= START + 2 * DAY + 2

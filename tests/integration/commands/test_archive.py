@@ -173,3 +173,12 @@ async def test_account_says_whose_files_without_a_folder_are(on_server, rows, da
     unknown = await on_server.run("backfill", "--archive", "nights", "--account", "bob", **variables)
     assert await rows(database, SESSIONS) == [(77, NIGHT)]
     assert (unknown.code, "'bob'" in unknown.err) == (2, True)
+
+
+async def test_a_start_that_is_no_time_stops_no_other_night(on_server, rows, database):
+    """A session whose start is in milliseconds is one reject with its reason; all others load."""
+    nights = [night(0), night(1), night(2) | {"start_timestamp": (NIGHT + 172_800) * 1000.0}]
+    save(on_server.folder / "saved" / "nights.json", nights)
+    await on_server.succeed("backfill", "--archive", "saved")
+    assert await rows(database, SESSIONS) == [(1, NIGHT), (1, NIGHT + 86_400)]
+    assert await rows(database, REJECTS) == [("a session has no usable start_timestamp",)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, date, datetime
 
-from sync.model import Interval, Progress, Reject, RunOutcome, Tally, Task, Traffic
+from sync.model import Interval, Progress, Reject, RunOutcome, Tally, Task, Traffic, Update
+from sync.sources.beddit.tables import BLOB_MENTIONS
 
 
 async def test_an_empty_warehouse(store):

@@ -115,9 +115,7 @@ async def test_every_view_says_what_it_is(store):
 @pytest.fixture
 async def tone(store, night, signal):
     """Store a night with 100 samples at 140 Hz in chunks of 8; sample n is worth n."""
-    await store.commit(
-        night(START, declares=[("normal", "int16", 28)]), signal(START, range(100), chunk=8)
-    )
+    await store.commit(night(START, declares=[("normal", "int16", 28)]), signal(START, range(100), chunk=8))
     return (1001, START, "normal")
 
 

@@ -4,13 +4,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 
 from sync.engine.runner import Engine
 from sync.errors import AuthenticationError, ConfigurationError, SourceUnavailable, StorageUnavailable
-from sync.model import Batch, Reject, StreamKey, Tally, Task, Traffic
+from sync.model import (
+    Batch,
+    PgType,
+    Reject,
+    Rows,
+    Series,
+    StreamKey,
+    Stretch,
+    Table,
+    Tally,
+    Task,
+    Traffic,
+)
 
 ONCE = Task("once")
 HANG_S = 30
@@ -26,6 +40,7 @@ class Piece:
     error: Exception | None = None
     wait: asyncio.Event | None = None
     rejects: tuple = ()
+    stretches: tuple = ()
     began: asyncio.Event = field(default_factory=asyncio.Event)
     closed: bool = False
 
@@ -39,7 +54,7 @@ class Piece:
         self.began.set()
         try:
             for read in self.batches_read:
-                yield Batch(self.stream, read=read, rejects=self.rejects)
+                yield Batch(self.stream, read=read, rejects=self.rejects, stretches=self.stretches)
             if self.wait is not None:
                 await self.wait.wait()
             if self.error is not None:
@@ -323,6 +338,34 @@ async def test_secrets_are_taken_out_of_rejects_and_errors(run, memory):
     assert memory.closings["bob"][1] == "***"
 
 
+async def test_rejects_of_stretches_are_cleaned(run, memory):
+    """What a stretch of time could not store loses its secrets like any other."""
+    table = Table("v.rows", (("time", PgType.TIMESTAMPTZ),))
+    series = Series(
+        noun="row", table=table, key="id", part_of="set", time="time", weight="count", loads="v.loads"
+    )
+    reject = Reject("1", "1/x", "bad SECRET", "SECRET", instant=datetime(2024, 1, 1, tzinfo=UTC), items=3)
+    stretch = Stretch(series, UUID(int=1), 0, None, replaced=(), rows=Rows(table, ([],)), rejects=(reject,))
+    memory.tally = lambda batch: Tally(read=batch.read, rejected=batch.read)
+    await run(
+        Vendor(alice=[[Piece("a", stretches=(stretch,))]]),
+        redact=lambda text: text.replace("SECRET", "***"),
+    )
+    ((_, batch),) = memory.batches
+    assert batch.stretches == (replace(stretch, rejects=(replace(reject, reason="bad ***", payload="***"),)),)
+
+
+async def test_what_a_database_cannot_hold_is_taken_out_of_texts(run, memory):
+    """NUL and lone surrogates in an error or a reject do not keep it from being written down."""
+    reject = Reject("1/2", "1/2/x", "bad \0", {"a\ud800": ["\0"]})
+    memory.tally = lambda batch: Tally(read=batch.read, rejected=batch.read)
+    await run(Vendor(alice=[[Piece("a", rejects=(reject,), error=SourceUnavailable("said \0\udfff"))]]))
+    ((_, batch),) = memory.batches
+    assert batch.rejects == (Reject("1/2", "1/2/x", "bad \ufffd", {"a\ufffd": ["\ufffd"]}),)
+    assert memory.failures == [("alice", "said \ufffd\ufffd")]
+    assert memory.closings["alice"][1] == "said \ufffd\ufffd"
+
+
 @pytest.mark.parametrize("field_", ["stored", "unchanged", "superseded", "duplicate", "rejected"])
 async def test_a_batch_that_does_not_add_up_is_a_defect(run, memory, field_):
     """An item whose fate is unknown, or that has two, ends the account's run as failed."""
@@ -335,7 +378,9 @@ async def test_a_batch_that_does_not_add_up_is_a_defect(run, memory, field_):
         assert "later" not in committed(memory)
 
 
-@pytest.mark.parametrize("error", [StorageUnavailable("gone"), ConfigurationError("no right to write")])
+@pytest.mark.parametrize(
+    "error", [StorageUnavailable("gone"), ConfigurationError("no right to write"), ValueError("a defect")]
+)
 async def test_a_ledger_that_fails_costs_no_other_account_its_run(run, memory, error):
     """When a run cannot be closed or its failure noted, every account still has its own outcome."""
     memory.ledger_error = error
@@ -345,10 +390,10 @@ async def test_a_ledger_that_fails_costs_no_other_account_its_run(run, memory, e
     assert outcomes["bob"].tally == Tally(read=1, stored=1)
 
 
-async def test_a_run_that_cannot_be_opened_is_that_account_s_failure(run, memory):
+@pytest.mark.parametrize("refusal", [StorageUnavailable("gone"), ValueError("a defect")])
+async def test_a_run_that_cannot_be_opened_is_that_account_s_failure(run, memory, refusal):
     """Where the ledger refuses one account's row nothing of it is begun, and the others go on."""
     begin = memory.begin
-    refusal = StorageUnavailable("gone")
 
     async def refuses_alice(source, account, task):
         if account == "alice":

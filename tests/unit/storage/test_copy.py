@@ -2,6 +2,7 @@
 
 import math
 import struct
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
@@ -300,6 +301,30 @@ def test_the_image_of_a_row_is_the_row_bit_for_bit():
     assert len(set(found)) == 4
     assert b"".join(found) == b"".join(encode([loose]))[19:-2]
     assert images(rows_of(("float8", []))) == []
+
+
+def test_values_that_are_made_when_asked_for_are_made_once():
+    """A sequence that computes its values costs each of them once, however many pieces they fill."""
+    made = []
+
+    class Made(Sequence):
+        def __init__(self, numbers):
+            self.numbers = numbers
+
+        def __len__(self):
+            return len(self.numbers)
+
+        def __getitem__(self, at):
+            if isinstance(at, slice):
+                return Made(self.numbers[at])
+            made.append(self.numbers[at])
+            return np.full(3000, made[-1], np.int16)
+
+    table = Table("t.t", (("id", PgType.INT8), ("samples", PgType.INT2_ARRAY)))
+    lazy = Rows(table, (np.arange(700), Made(range(700))))
+    ready = Rows(table, (np.arange(700), [np.full(3000, n, np.int16) for n in range(700)]))
+    assert b"".join(encode([lazy])) == b"".join(encode([ready]))
+    assert made == list(range(700))
 
 
 def test_no_rows_at_all():

@@ -12,7 +12,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync.model import Interval, length
-from sync.sources.beddit.cursor import Cursor, as_time, halves, next_width, next_window
+from sync.sources.beddit.cursor import (
+    MOST_SPOILT,
+    RETRY_AFTER,
+    Course,
+    Cursor,
+    Spoilt,
+    as_time,
+    halves,
+    next_width,
+    next_window,
+    still_owed,
+    still_spoilt,
+)
+from sync.sources.beddit.lengths import Lengths
 from sync.sources.beddit.settings import BedditSettings
 
 # A busy machine is no fault of the program's.
@@ -46,7 +59,7 @@ def test_windows_read_all_history_once_newest_first(
     most = (span.end - span.start) // narrowest + len(covered) + 2
     coverage, taken = list(covered), []
     for turn in range(most + 1):
-        window = next_window(span, coverage, widths[turn % len(widths)])
+        window = next_window([span], coverage, widths[turn % len(widths)])
         if window is None:
             break
         assert timedelta() < window.end - window.start <= widths[turn % len(widths)]
@@ -68,9 +81,9 @@ def test_windows_read_all_history_once_newest_first(
 def test_the_next_window_is_the_newest_part_of_the_newest_gap():
     """What a person looks at first is read first."""
     covered = [days(90, 100), days(40, 60)]
-    assert next_window(days(0, 100), covered, timedelta(days=10)) == days(80, 90)
-    assert next_window(days(0, 100), covered, timedelta(days=50)) == days(60, 90)
-    assert next_window(days(0, 100), [days(0, 100)], timedelta(days=10)) is None
+    assert next_window([days(0, 100)], covered, timedelta(days=10)) == days(80, 90)
+    assert next_window([days(0, 100)], covered, timedelta(days=50)) == days(60, 90)
+    assert next_window([days(0, 100)], [days(0, 100)], timedelta(days=10)) is None
 
 
 @calm
@@ -100,18 +113,18 @@ def test_halving_ends(window: Interval):
 @pytest.mark.parametrize(
     ("width", "found", "narrowest", "expected"),
     [
-        (30, 0, None, 120),  # empty windows widen
-        (120, 0, None, 480),
+        (30, 0, None, 60),  # empty windows widen, at most to twice their length
         (480, 0, None, 730),  # but not beyond two years
         (730, 0, None, 730),
         (30, 28, None, 30),  # a window that holds nights keeps its width
         (120, 28, None, 120),
         (120, 61, None, 120),  # nor is it widened when it holds plenty
         (7, 61, None, 7),
-        (7, 5, None, 30),  # after a refusal it recovers
-        (30, 28, 15, 15),  # what the server refused is not asked for again
-        (30, 0, 7.5, 7.5),
-        (30, 99, 0.25, 0.25),
+        (7, 5, None, 14),  # after a refusal it recovers
+        (20, 5, None, 30),
+        (7, 5, 7, 7),  # but what the server refused in this run is not asked for again
+        (7, 5, 10, 10),
+        (7, 0, 7, 14),  # as long as there is anything
     ],
 )
 def test_the_next_window_is_as_wide_as_the_last_one_allows(
@@ -149,6 +162,7 @@ def test_a_pass_looks_back_a_second_and_once_a_day_a_week(since_sweep: float, ba
     [
         Cursor(1471303494.4412341, 1471303494.5),
         Cursor(0.1, 0.2, reads_history=True, walk_to=1471303494.4412341),
+        Cursor(0.1, 0.2, ahead_from=1.1, owed=((1.5, 2.0), (3.0, 4.25)), spoilt=(Spoilt(5, 1, 6.5),)),
     ],
 )
 def test_the_cursor_survives_the_warehouse(cursor: Cursor):
@@ -166,3 +180,50 @@ def test_history_ends_where_the_changes_begin():
     cursor = Cursor(updated_after=NOW, swept_at=NOW)
     assert cursor.known_until == as_time(NOW) == datetime(2016, 8, 16, tzinfo=UTC)
     assert Cursor(NOW, NOW, walk_to=NOW + DAY).known_until == datetime(2016, 8, 17, tzinfo=UTC)
+
+
+# --- what is left to do ----------------------------------------------------------------------------
+
+
+def test_what_is_owed_is_what_was_not_read_since():
+    """Parts that touch are one stretch; what a later answer covered is owed no more."""
+    owed = still_owed([days(10, 12), days(12, 14), days(20, 21)], [days(0, 11), days(20, 30)])
+    assert owed == ((days(11, 14).start.timestamp(), days(11, 14).end.timestamp()),)
+    assert still_owed([days(10, 12)], [days(0, 100)]) == ()
+
+
+def test_a_spoilt_session_is_listed_again_ever_later_and_then_no_more():
+    """An hour, a day, a week and a month after it was met; then it is left as it is."""
+    spoilt, now, waits = still_spoilt((), (), {7}, NOW), NOW, []
+    while spoilt:
+        waits.append(spoilt[0].due_at - now)
+        now = spoilt[0].due_at
+        spoilt = still_spoilt(spoilt, {7}, {7}, now)
+    assert tuple(waits) == RETRY_AFTER
+
+
+def test_only_what_is_still_spoilt_is_listed_again():
+    """One that came right is forgotten, one that was merely met again keeps its time, and there is an end."""
+    known = (Spoilt(9, 1, NOW + 5), Spoilt(8, 2, NOW))
+    assert still_spoilt(known, {8}, {9}, NOW) == (Spoilt(9, 1, NOW + 5),)
+    many = still_spoilt((), (), range(1000), NOW)
+    assert [one.start for one in many] == list(range(999, 999 - MOST_SPOILT, -1))
+
+
+def test_windows_are_not_divided_for_ever_in_vain():
+    """After some parts in a row without an answer, the next ones are asked for as they are."""
+    course = Course(Lengths(), patience=2)
+    assert course.smaller(days(0, 30)) is not None
+    course.in_vain = 2
+    assert course.smaller(days(0, 30)) is None
+
+
+def test_what_was_refused_once_is_not_asked_for_again_while_there_are_nights():
+    """A run remembers the shortest window that it had to ask for."""
+    course = Course(Lengths())
+    course.refused(days(0, 4))
+    assert course.width == timedelta(days=4)
+    course.widen(10)
+    assert course.width == timedelta(days=4)
+    course.widen(0)
+    assert course.width == timedelta(days=8)
