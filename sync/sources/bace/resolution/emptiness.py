@@ -1,0 +1,122 @@
+"""Where nothing is: what buckets and empty answers prove."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sync.errors import SourceContractError
+from sync.sources.bace.lengths import RAW, Lengths
+from sync.sources.bace.resolution.raw import accept
+from sync.sources.bace.resolution.scan import (
+    NONE,
+    Ask,
+    Deferred,
+    Reply,
+    Scan,
+    Step,
+    Stretch,
+    shorter,
+    without,
+)
+from sync.sources.bace.spans import Span, ceil, difference, intersection, span, union
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an answer told of a stretch: at which width, and the buckets in it."""
+
+    span: Span
+    grain: int
+    cells: tuple[Stretch, ...] = ()
+
+
+def bucket_rows(scan: Scan, lengths: Lengths, reply: Reply, grain: int) -> Step:
+    """Buckets say where nothing is. A bucket answers by its start, so only whole ones say anything."""
+    asked, stamps = reply.span, reply.stamps
+    # Up to the end of what was asked, not of its last bucket: raw samples can lie on whole minutes, too.
+    end = asked.end if reply.whole else int(stamps[-1]) if lengths.ordered else asked.start
+    starts, which = np.unique(stamps, return_inverse=True)
+    totals = np.bincount(which, weights=reply.counts).astype(np.int64)
+    known = span(ceil(asked.start, grain), end)
+    filled = [
+        Stretch(Span(start, start + grain), grain, total)
+        for start, total in zip(starts.tolist(), totals.tolist(), strict=True)
+    ]
+    empty = difference(known, [cell.span for cell in filled])
+    whole = [cell for cell in filled if not difference((cell.span,), known)]
+    # What a cut answer did not come to is worth another question, if only it came to something.
+    reached = end if end > asked.start else asked.end
+    told = Told(Span(asked.start, reached), grain, tuple(whole))
+    return _found_empty(scan, lengths, reply.ask, empty, told)
+
+
+def no_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
+    """An empty answer proves emptiness at a raw length, and between the edges of the widest buckets."""
+    ask = reply.ask
+    if not reply.whole:
+        raise SourceContractError("an answer announced rows and held none of the stretch that was asked for")
+    grain = lengths.widest(ask.span.length)
+    if grain == RAW:
+        return accept(scan, lengths, ask.span, NONE, NONE, cut=False)
+    empty = span(ceil(ask.span.start, grain), ask.span.end)
+    step = _found_empty(scan, lengths, ask, empty, Told(ask.span, grain))
+    unproven = intersection(step.scan.remaining, (ask.span,))
+    if ask.hoped or scan.last_resort or not unproven:
+        return step
+    deferred = (*scan.deferred, *(Deferred(part, ask.span.length) for part in unproven))
+    scan = replace(
+        step.scan,
+        todo=without(step.scan.todo, unproven),
+        deferred=deferred,
+        longest=scan.longest,
+        wary=True,
+    )
+    return replace(step, scan=scan)
+
+
+def _found_empty(scan: Scan, lengths: Lengths, ask: Ask, empty: Sequence[Span], told: Told) -> Step:
+    """No raw samples came, but the knowledge of where there are none."""
+    accepted = intersection(scan.remaining, empty)
+    if RAW < ask.hoped < told.grain:
+        lengths = lengths.disappointed(ask.span.length, ask.hoped)
+    todo = _described(without(scan.todo, empty), told)
+    scan = replace(scan, todo=todo, hollow=union((*scan.hollow, *empty)))
+    return Step(scan if ask.hoped else shorter(scan, ask.span.length), lengths, accepted)
+
+
+def taken_up(step: Step) -> Step:
+    """Deferred time is proven empty once its length is proven raw; if it never is, it is read after all."""
+    scan = step.scan
+    proven = [part.span for part in scan.deferred if step.lengths.is_raw(part.length)]
+    waiting = tuple(part for part in scan.deferred if not step.lengths.is_raw(part.length))
+    if proven:
+        step = replace(step, accepted=union((*step.accepted, *proven)))
+        scan = replace(scan, hollow=union((*scan.hollow, *proven)), deferred=waiting)
+    if waiting and not scan.todo:
+        todo = tuple(Stretch(part) for part in union(part.span for part in waiting))
+        scan = replace(scan, todo=todo, deferred=(), in_doubt=True, last_resort=True)
+    return replace(step, scan=scan)
+
+
+def _described(todo: Sequence[Stretch], told: Told) -> tuple[Stretch, ...]:
+    """The same time, with what an answer told of a part of it."""
+    described: list[Stretch] = []
+    for stretch in todo:
+        inside = intersection((stretch.span,), (told.span,))
+        if stretch.grain <= told.grain or not inside:
+            described.append(stretch)
+            continue
+        cells = [cell for cell in told.cells if not difference((cell.span,), (stretch.span,))]
+        rest = difference((stretch.span,), [cell.span for cell in cells])
+        described += sorted(
+            (
+                *(replace(cell, grain=told.grain) for cell in cells),
+                *(Stretch(part, told.grain) for part in intersection(rest, inside)),
+                *(replace(stretch, span=part, holds=None) for part in difference(rest, inside)),
+            ),
+            key=lambda part: part.span,
+        )
+    return tuple(described)
