@@ -34,7 +34,7 @@ CONVINCING: Final = 3
 ROUND: Final = tuple(
     round(seconds) * SECOND - SECOND
     for seconds in (
-        *(2, 5, 10, 30),
+        *(5, 10, 30),
         *(minutes * 60 for minutes in (1, 2, 5, 10, 15, 20, 30)),
         *(hours * 3600 for hours in (1, 1.5, 2, 3, 4, 6, 8, 12)),
         *(days * 86_400 for days in (1, 2, 3, 7, 14, 30, 60, 90, 180, 365)),

@@ -91,7 +91,7 @@ def shorten(payload: Any) -> Any:
     """An offending item as a reject keeps it: clean, and not larger than a person wants to read."""
     try:
         text = json_text(payload)
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
         return None
     return json.loads(text) if len(text) <= PAYLOAD_LIMIT else {"shortened": text[:PAYLOAD_LIMIT]}
 

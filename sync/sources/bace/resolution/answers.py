@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 
 from sync.sources.bace.lengths import FLOOR, RAW, Lengths, grain_of
-from sync.sources.bace.resolution.emptiness import bucket_rows, no_rows, taken_up
+from sync.sources.bace.resolution.emptiness import bucket_rows, no_rows, taken_up, tied_rows
 from sync.sources.bace.resolution.raw import next_page, raw_rows
-from sync.sources.bace.resolution.scan import Answer, Ask, Reply, Scan, Stamps, Step, in_vain, shorter
+from sync.sources.bace.resolution.scan import Answer, Ask, Reply, Scan, Stamps, Step, in_vain
 from sync.sources.bace.spans import MINUTE, Span
 
 ORDERLY: Final = 8
@@ -42,7 +42,7 @@ def _judged(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer) -> Step:
     length = ask.span.length
     grain = grain_of(reply.stamps, reply.counts, length, lengths)
     if grain is None:
-        return Step(shorter(scan, length), lengths)
+        return tied_rows(scan, lengths, reply)
     if length > FLOOR:
         lengths = lengths.learn(length, grain, places=np.unique(reply.stamps).size, shared=reply.shares)
     if grain != RAW:
@@ -52,6 +52,9 @@ def _judged(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer) -> Step:
     if scan.suspect is not None and _betrays(scan.suspect, reply.stamps):
         lengths = lengths.exposed(scan.suspect.length)
         scan = replace(scan, suspect=None)
+    if scan.tied is not None and scan.tied.agrees(reply):
+        lengths = replace(lengths, raw=lengths.raw.hit(scan.tied.length))
+        scan = replace(scan, tied=None)
     return raw_rows(scan, lengths, reply)
 
 

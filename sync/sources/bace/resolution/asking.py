@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from sync.errors import SourceContractError
 from sync.sources.bace.lengths import FLOOR, Lengths
 from sync.sources.bace.resolution.probing import probe
-from sync.sources.bace.resolution.scan import Ask, Scan, even, in_vain, shorter
+from sync.sources.bace.resolution.scan import Ask, Scan, even, in_vain, shorter, without
 from sync.sources.bace.spans import DAY, MINUTE, Span, ceil, difference, floor
 
 
@@ -67,13 +66,10 @@ def _raw_length(scan: Scan, lengths: Lengths, *, may_explore: bool) -> int:
     explores = may_explore and not scan.wary and not _fills_page(scan, proven)
     if needed > proven and (proven == 0 or explores):
         length = lengths.worth_trying()
-    if scan.longest is not None and length >= scan.longest:
-        length = proven if 0 < proven < scan.longest else max(FLOOR, even(scan.longest // 2))
-        if scan.longest <= FLOOR:
-            # Below the floor, only to get fewer rows than a page holds.
-            length = even(scan.longest - 1)
-    if lengths.ordered is False and scan.density > 0:
-        length = min(length, even(int(0.8 * scan.page_size / scan.density)))
+    if scan.longest is not None:
+        length = min(length, scan.longest)
+    if lengths.ordered is False and scan.density * length > 0.8 * scan.page_size:
+        length = even(int(0.8 * scan.page_size / scan.density))
     return min(length, needed)
 
 
@@ -82,14 +78,13 @@ def _fills_page(scan: Scan, length: int) -> bool:
     return scan.density * length >= scan.page_size
 
 
-def too_much(scan: Scan, ask: Ask) -> Scan:
+def too_much(scan: Scan, lengths: Lengths, ask: Ask) -> Scan:
     """The walk after a question that could not be answered as it was: the next one is about less time.
 
-    Raises:
-        SourceContractError: Less cannot be asked for.
+    Where less cannot be asked for, the walk goes on without that stretch: it is missing in ``remaining``.
     """
     if ask.hoped:
         return replace(scan, todo=in_vain(scan.todo, ask.span), in_doubt=False)
     if ask.span.length <= FLOOR:
-        raise SourceContractError("an answer about a single second could not be had")
-    return replace(shorter(scan, ask.span.length), pages=None)
+        return replace(scan, todo=without(scan.todo, (ask.span,)), pages=None)
+    return replace(shorter(scan, lengths, ask.span.length), pages=None)

@@ -18,10 +18,11 @@ from sync.sources.bace.resolution.scan import (
     Scan,
     Step,
     Stretch,
+    Tied,
     shorter,
     without,
 )
-from sync.sources.bace.spans import Span, ceil, difference, intersection, span, union
+from sync.sources.bace.spans import MINUTE, Span, ceil, difference, intersection, span, union
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,24 @@ def bucket_rows(scan: Scan, lengths: Lengths, reply: Reply, grain: int) -> Step:
     return _found_empty(scan, lengths, reply.ask, empty, told)
 
 
+def tied_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
+    """Rows that are on no grid of buckets, and yet stand for several samples.
+
+    Most likely some share an instant, but nothing has proven that. Wherever there is no such row, and shortly
+    after it, there is nothing; and once a shorter answer is raw and has the same rows, this one was, too.
+    """
+    asked, stamps = reply.span, reply.stamps
+    if scan.tied is None or scan.tied.length < asked.length:
+        counts = dict(zip(stamps.tolist(), reply.counts.tolist(), strict=True))
+        scan = replace(scan, tied=Tied(asked.length, counts))
+    end = asked.end if reply.whole else int(stamps[-1]) if lengths.ordered else asked.start
+    minutes = np.unique(stamps // MINUTE * MINUTE).tolist()
+    filled = union(Span(minute, minute + 2 * MINUTE) for minute in minutes)
+    empty = difference(span(ceil(asked.start, MINUTE), end), filled)
+    reached = end if end > asked.start else asked.end
+    return _found_empty(scan, lengths, reply.ask, empty, Told(Span(asked.start, reached), MINUTE))
+
+
 def no_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
     """An empty answer proves emptiness at a raw length, and between the edges of the widest buckets."""
     ask = reply.ask
@@ -60,6 +79,7 @@ def no_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
         raise SourceContractError("an answer announced rows and held none of the stretch that was asked for")
     grain = lengths.widest(ask.span.length)
     if grain == RAW:
+        scan = replace(scan, density=scan.density / 2)  # what was dense before may be over
         return accept(scan, lengths, ask.span, NONE, NONE, cut=False)
     empty = span(ceil(ask.span.start, grain), ask.span.end)
     step = _found_empty(scan, lengths, ask, empty, Told(ask.span, grain))
@@ -71,7 +91,7 @@ def no_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
         step.scan,
         todo=without(step.scan.todo, unproven),
         deferred=deferred,
-        longest=scan.longest,
+        longest=None if scan.longest is None else 2 * scan.longest,
         wary=True,
     )
     return replace(step, scan=scan)
@@ -84,7 +104,7 @@ def _found_empty(scan: Scan, lengths: Lengths, ask: Ask, empty: Sequence[Span], 
         lengths = lengths.disappointed(ask.span.length, ask.hoped)
     todo = _described(without(scan.todo, empty), told)
     scan = replace(scan, todo=todo, hollow=union((*scan.hollow, *empty)))
-    return Step(scan if ask.hoped else shorter(scan, ask.span.length), lengths, accepted)
+    return Step(scan if ask.hoped else shorter(scan, lengths, ask.span.length), lengths, accepted)
 
 
 def taken_up(step: Step) -> Step:

@@ -40,19 +40,34 @@ def _plan(scan: Scan, lengths: Lengths, grain: int, reach: int) -> _Plan | None:
     time = duration(ahead)
     if time <= reach:
         return None
-    wasted = _wasted_share(scan, time, reach)
-    rows = scan.series * time / grain
-    if scan.left is not None:
-        rows = min(rows, max(scan.left, 0) / max(1.0, scan.density * grain / scan.series))
     shortest, longest = lengths.length_for(grain)
-    holds = time * scan.page_size / max(rows, 1)  # how much time one page of such buckets describes
-    reachable = max(shortest, int(min(longest or time + grain, holds)))
-    guided = time * (1 - wasted) / reach * (1 + grain / (2 * reach))
+    described = time * scan.page_size / max(_rows(scan, time, grain), 1)  # by one page of such buckets
+    length = max(shortest, int(min(longest or time + grain, described)))
     start = floor(ahead[0].start, grain)
     least = start + max(grain, ceil(shortest, SECOND))
-    end = max(min(ceil(ahead[-1].end, grain), floor(start + reachable, grain)), least)
+    end = max(min(ceil(ahead[-1].end, grain), floor(start + length, grain)), least)
     known = duration(stretch.span for stretch in scan.todo if stretch.grain <= grain)
-    return _Plan(Ask(Span(start, end), hoped=grain), max(1.0, time / reachable) + guided + known / reach)
+    cost = max(1.0, time / length) + _guided(scan, time, grain, reach) + known / reach
+    return _Plan(Ask(Span(start, end), hoped=grain), cost)
+
+
+def _rows(scan: Scan, time: int, grain: int) -> float:
+    """How many buckets of a width the answer about some time may have."""
+    rows = scan.series * time / grain
+    if scan.left is None:
+        return rows
+    return min(rows, max(scan.left, 0) / max(1.0, scan.density * grain / scan.series))
+
+
+def _guided(scan: Scan, time: int, grain: int, reach: int) -> float:
+    """Questions for raw samples, once the buckets have said where some are."""
+    # One after the other, each begun half a bucket too early.
+    in_a_row = time * (1 - _wasted_share(scan, time, reach)) / reach * (1 + grain / (2 * reach))
+    # Or bucket by bucket, each up to the last of the samples that it announced.
+    buckets = time / grain if scan.left is None else min(time / grain, max(scan.left, 0))
+    announced = 1.0 if not scan.left or not buckets else scan.left / buckets
+    apart = buckets * max(1.0, grain / reach * announced / (announced + 1))
+    return min(in_a_row, apart)
 
 
 def _wasted_share(scan: Scan, time: int, reach: int) -> float:

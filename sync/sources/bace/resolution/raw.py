@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from sync.errors import SourceContractError
 from sync.sources.bace.lengths import FLOOR, Lengths
 from sync.sources.bace.resolution.scan import (
     MILLISECOND,
-    NONE,
     Pages,
     Promise,
     Reply,
@@ -19,7 +21,6 @@ from sync.sources.bace.resolution.scan import (
     Step,
     Stretch,
     even,
-    shorter,
     without,
 )
 from sync.sources.bace.spans import MINUTE, SECOND, Span, difference, floor, intersection, union
@@ -35,15 +36,17 @@ def raw_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
     scan = replace(scan, density=stamps.size / max(reached - asked.start, SECOND))
     if reply.whole:
         return accept(scan, lengths, asked, stamps, counts, cut=False)
-    if lengths.ordered is False:
-        return Step(shorter(scan, _fitting(reply)), lengths)
+    if lengths.ordered is False and asked.length > MILLISECOND:
+        return Step(replace(scan, longest=_fitting(reply)), lengths)
     end = _last_edge(asked, stamps)
     if end is None:
         return _one_instant(scan, lengths, reply)
     early = stamps < end
-    if scan.promise is None and reply.total is not None:
-        scan = replace(scan, promise=Promise(asked, reply.total))
-    return accept(scan, lengths, Span(asked.start, end), stamps[early], counts[early], cut=True)
+    step = accept(scan, lengths, Span(asked.start, end), stamps[early], counts[early], cut=True)
+    if step.scan.promise is not None or step.doubted or reply.total is None:
+        return step
+    promise = Promise(asked, reply.total).less(stamps[early])
+    return replace(step, scan=replace(step.scan, promise=promise))
 
 
 def _last_edge(asked: Span, stamps: Stamps) -> int | None:
@@ -64,7 +67,7 @@ def _one_instant(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
         raise SourceContractError(
             "more rows share one instant than a page holds, and their number is not told"
         )
-    pages = Pages(reply.span, reply.total, reply.stamps.size, reply.ask.page)
+    pages = Pages(reply.span, reply.total, reply.stamps, reply.counts, reply.ask.page)
     return Step(replace(scan, pages=pages), lengths, hold=True)
 
 
@@ -74,22 +77,23 @@ def next_page(scan: Scan, pages: Pages, lengths: Lengths, reply: Reply) -> Step:
     Raises:
         SourceContractError: It does not belong to the pages before it.
     """
-    rows = pages.rows + reply.stamps.size
-    if reply.total != pages.total or rows > pages.total or (rows < pages.total and not reply.stamps.size):
+    stamps = np.concatenate([pages.stamps, reply.stamps])
+    counts = np.concatenate([pages.counts, reply.counts])
+    missing = pages.total - stamps.size
+    if reply.total != pages.total or missing < 0 or (missing and not reply.stamps.size):
         raise SourceContractError(
             "the pages of an answer do not belong together: it changed while it was read"
         )
-    if rows < pages.total:
-        return Step(replace(scan, pages=replace(pages, rows=rows, page=reply.ask.page)), lengths, hold=True)
-    step = accept(replace(scan, pages=None), lengths, reply.span, NONE, NONE, cut=True)
-    promise = step.scan.promise
-    if promise is not None and reply.span.start < promise.span.end:
-        return replace(step, scan=replace(step.scan, promise=replace(promise, rows=promise.rows - rows)))
-    return step
+    if missing:
+        pages = replace(pages, stamps=stamps, counts=counts, page=reply.ask.page)
+        return Step(replace(scan, pages=pages), lengths, hold=True)
+    return accept(replace(scan, pages=None), lengths, reply.span, stamps, counts, cut=True)
 
 
 def accept(scan: Scan, lengths: Lengths, proven: Span, stamps: Stamps, counts: Stamps, *, cut: bool) -> Step:
     """A stretch was read: raw samples, or none."""
+    news = _unread(scan, stamps)  # a coarse question may reach back into time that was read
+    stamps, counts = stamps[news], counts[news]
     todo = tuple(_less(stretch, proven, stamps, counts) for stretch in scan.todo)
     # All samples that a bucket announced have come: the rest of it is empty.
     found = difference(union(stretch.span for stretch in todo if stretch.holds == 0), (proven,))
@@ -105,11 +109,19 @@ def accept(scan: Scan, lengths: Lengths, proven: Span, stamps: Stamps, counts: S
         wary=scan.wary and not bool((stamps % MINUTE).any()),
     )
     accepted = (proven, *found)
-    if promise is not None and proven.end >= promise.span.end:
-        scan = replace(scan, promise=None)
-        if promise.rows > 0:
-            return _broken_promise(scan, lengths, promise.span, accepted)
-    return Step(scan, lengths, accepted)
+    if promise is None or proven.end < promise.span.end:
+        return Step(scan, lengths, accepted)
+    scan = replace(scan, promise=None)
+    if promise.rows <= 0:
+        return Step(scan, lengths, accepted)
+    return _broken_promise(scan, lengths, Span(promise.span.start, proven.end), accepted)
+
+
+def _unread(scan: Scan, stamps: Stamps) -> npt.NDArray[np.bool_]:
+    """Which instants lie in time that was not read yet."""
+    edges = np.array([edge for part in scan.remaining for edge in (part.start, part.end)], np.int64)
+    unread: npt.NDArray[np.bool_] = np.searchsorted(edges, stamps, side="right") % 2 == 1
+    return unread
 
 
 def _less(stretch: Stretch, proven: Span, stamps: Stamps, counts: Stamps) -> Stretch:
@@ -122,25 +134,24 @@ def _less(stretch: Stretch, proven: Span, stamps: Stamps, counts: Stamps) -> Str
 
 def _next_longest(lengths: Lengths, length: int) -> int | None:
     """While no raw length is proven, at most twice the one at which something was read after all is tried."""
-    if lengths.raw.reached:
-        return None
-    return max(FLOOR, 4 * length) + 1
+    return None if lengths.raw.reached else max(FLOOR, even(2 * length))
 
 
-def _broken_promise(scan: Scan, lengths: Lengths, promised: Span, accepted: Sequence[Span]) -> Step:
-    """Rows that were announced never came: the pages were not in order, so what they held is read again."""
-    todo = tuple(
-        sorted((*without(scan.todo, (promised,)), Stretch(promised)), key=lambda stretch: stretch.span)
-    )
+def _broken_promise(scan: Scan, lengths: Lengths, doubted: Span, accepted: Sequence[Span]) -> Step:
+    """Rows that were announced never came: cut pages were not in order, so their time is read again."""
+    todo = (*without(scan.todo, (doubted,)), Stretch(doubted))
     return Step(
-        replace(scan, todo=todo),
+        replace(scan, todo=tuple(sorted(todo, key=lambda stretch: stretch.span))),
         replace(lengths, ordered=False),
-        accepted=difference(union(accepted), (promised,)),
-        doubted=(promised,),
+        accepted=difference(union(accepted), (doubted,)),
+        doubted=(doubted,),
     )
 
 
 def _fitting(reply: Reply) -> int:
-    """The length at which the rows of a stretch would likely fit into one page."""
+    """The length at which the rows of a stretch likely fit into one page."""
+    first, last = int(reply.stamps.min()), int(reply.stamps.max())
+    if last - first < MILLISECOND:  # too many rows at one instant: up to it, and then it alone
+        return max(MILLISECOND, floor(first, MILLISECOND) - reply.span.start)
     total = reply.total if reply.total is not None else 2 * reply.stamps.size
-    return max(MILLISECOND + 1, even(int(reply.span.length * reply.stamps.size / max(total, 1))))
+    return even(int(reply.span.length * reply.stamps.size / max(total, 1)))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from sync.sources.bace.lengths import RAW, Lengths
-from sync.sources.bace.spans import DAY, SECOND, Span, difference, duration, floor, intersection, union
+from sync.sources.bace.lengths import FLOOR, RAW, Lengths
+from sync.sources.bace.spans import (
+    DAY,
+    MINUTE,
+    SECOND,
+    Span,
+    difference,
+    duration,
+    floor,
+    intersection,
+    union,
+)
 
 MILLISECOND: Final = 1000
 """The finest instants that the server has."""
@@ -133,8 +143,24 @@ class Pages:
 
     span: Span
     total: int
-    rows: int
+    stamps: Stamps
+    counts: Stamps
     page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tied:
+    """Rows at instants that no bucket has, some with several samples: raw, if a shorter answer agrees."""
+
+    length: int
+    counts: Mapping[int, int]
+
+    def agrees(self, reply: Reply) -> bool:
+        """Whether a proven answer has such a row just as it was."""
+        return any(
+            stamp % MINUTE and self.counts.get(stamp) == count
+            for stamp, count in zip(reply.stamps.tolist(), reply.counts.tolist(), strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +230,7 @@ class Scan:
         left: Samples that are still expected; None where nothing is known.
         series: How many datasets there are, about.
         page_size: Rows that one page holds.
-        longest: No raw answer can be had at this length here, whatever is known in general.
+        longest: The longest interval that is worth asking for here, whatever is known in general.
         deferred: Time for which an answer was empty that proves nothing yet: it will, once its length is
             proven raw by another one.
         in_doubt: Nothing but deferred time is left: ask along bucket edges, then second by second if need be.
@@ -215,9 +241,10 @@ class Scan:
         promise: What a cut answer said is still to come.
         pages: An answer that is being read page by page.
         suspect: What was asked when rows came that may have been buckets, each with a single sample.
+        tied: Rows that wait for a shorter answer to agree with them.
         wary: The last interval that was longer than a proven one showed nothing: none is tried for now.
         habit: Which part of their time sessions before this one spent without samples, at length.
-        wanted: How long everything was that was to be read.
+        wanted: Everything that was to be read.
     """
 
     todo: tuple[Stretch, ...]
@@ -234,14 +261,15 @@ class Scan:
     promise: Promise | None = None
     pages: Pages | None = None
     suspect: Span | None = None
+    tied: Tied | None = None
     wary: bool = False
     habit: float = 0.0
-    wanted: int = 0
+    wanted: tuple[Span, ...] = ()
 
     def idle_share(self, reach: int) -> float:
         """Which part of the time had no samples for longer than a raw interval reaches."""
-        pauses = sum(max(0, part.length - reach) for part in self.hollow)
-        return min(1.0, (pauses + self.waste.wasted) / max(self.wanted, 1))
+        pauses = sum(max(0, part.length - reach) for part in intersection(self.hollow, self.wanted))
+        return min(1.0, (pauses + self.waste.wasted) / max(duration(self.wanted), 1))
 
     @property
     def remaining(self) -> tuple[Span, ...]:
@@ -281,7 +309,7 @@ def begin(
         series=max(1, series),
         page_size=page_size or USUAL_PAGE,
         habit=habit,
-        wanted=duration(parts),
+        wanted=parts,
         waste=waste,
     )
 
@@ -289,9 +317,11 @@ def begin(
 # --- small steps ---------------------------------------------------------------------------------
 
 
-def shorter(scan: Scan, length: int) -> Scan:
-    """The next raw answer has to come at less than this length."""
-    return replace(scan, longest=length if scan.longest is None else min(length, scan.longest))
+def shorter(scan: Scan, lengths: Lengths, length: int) -> Scan:
+    """The walk after nothing raw came at a length: a proven one is next, or half of it."""
+    proven = lengths.raw.reached
+    next_one = proven if 0 < proven < length else max(FLOOR, even(length // 2))
+    return replace(scan, longest=next_one if scan.longest is None else min(next_one, scan.longest))
 
 
 def without(todo: Sequence[Stretch], spans: Sequence[Span]) -> tuple[Stretch, ...]:

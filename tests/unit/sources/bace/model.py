@@ -92,7 +92,7 @@ class Reader:
 
     server: ModelServer
     scan: Scan
-    lengths: Lengths = Lengths()
+    lengths: Lengths = field(default_factory=Lengths)
     rows: list[tuple[int, int, int]] = field(default_factory=list)
     covered: list[Span] = field(default_factory=list)
     held: list[tuple[int, int, int]] = field(default_factory=list)
