@@ -33,14 +33,14 @@ from sync.commands.bace import STANDARD_OUTPUT
 from sync.commands.bace import download_csv as download
 from sync.commands.check import check as run_checks
 from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, show_demo, workplace
+from sync.commands.emulate import Ports, list_switches
 from sync.commands.emulate import emulate as serve_emulated
-from sync.commands.emulate import list_switches
 from sync.commands.emulated import CONFIG, command_using, this_program
 from sync.emulators.beddit import Study
 from sync.errors import ConfigurationError, StorageUnavailable, SyncError
 from sync.model import RunOutcome, Task
 from sync.observe import logging
-from sync.observe.display import Counts, shows_bars, watching
+from sync.observe.display import Counts, plural, shows_bars, watching
 from sync.observe.tables import plain, plain_outcome, show_outcomes, show_status
 from sync.storage.embedded import run_psql
 from sync.storage.migrate import migrate as migrate_database
@@ -62,13 +62,14 @@ log = structlog.get_logger(__name__)
 app = typer.Typer(
     name="nightshift",
     help=(
-        "Copies sleep sessions from the Beddit cloud into PostgreSQL: completely, cheaply, and for good.\n\n"
-        "New here? `nightshift demo` needs no account, no network and no database."
+        "Copies what sensors left in the Beddit and BACE clouds into PostgreSQL: completely, cheaply, and "
+        "for good.\n\nNew here? `nightshift demo` needs no account, no network and no database."
     ),
     epilog=(
         "Configuration: --config PATH, else NIGHTSHIFT_CONFIG, else ./nightshift.toml, else "
         "/etc/nightshift/nightshift.toml. Every key can also be a variable: "
-        "NIGHTSHIFT_WAREHOUSE__DSN, NIGHTSHIFT_BEDDIT__ACCOUNTS__ALICE__TOKEN.\n\n"
+        "NIGHTSHIFT_WAREHOUSE__DSN, NIGHTSHIFT_BEDDIT__ACCOUNTS__ALICE__TOKEN, "
+        "NIGHTSHIFT_BACE__ACCOUNTS__LAB__PASSWORD.\n\n"
         "Exit codes: 0 all done; 1 something failed, what could be done was done; 2 the configuration is "
         "wrong or the database cannot be reached; 130 Ctrl-C, 143 SIGTERM: what was committed stays, and the "
         "same command goes on from there."
@@ -90,8 +91,13 @@ app.add_typer(bace)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
-SourceName = Annotated[str | None, typer.Option("--source", metavar="S", help="Only this source (beddit).")]
-AccountName = Annotated[str | None, typer.Option("--account", metavar="A", help="Only this account.")]
+SourceName = Annotated[
+    str | None, typer.Option("--source", metavar="S", help="Only this source: beddit or bace.")
+]
+AccountName = Annotated[
+    str | None,
+    typer.Option("--account", metavar="A", help="Only this account, by its name in the configuration."),
+]
 
 
 class _StandardError:
@@ -151,24 +157,27 @@ def demo(
         bool, typer.Option("--keep", help="Keep the warehouse, so that `nightshift sql` can look at it.")
     ] = False,
     nights: Annotated[
-        int, typer.Option("--nights", min=1, max=400, help="Nights of each of the two sleepers.")
-    ] = 7,
+        int, typer.Option("--nights", min=1, max=400, help="Nights of each of the two Beddit sleepers.")
+    ] = 4,
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, max=5000, help="Past data sessions of the BACE devices.")
+    ] = 24,
     json: Json = False,
 ) -> None:
-    """Copy an emulated study into an embedded PostgreSQL and show what arrived.
+    """Copy two emulated clouds into an embedded PostgreSQL and show what arrived.
 
-    Two people sleep some nights; an emulated Beddit cloud on this machine holds them: a dozen tracks and a
-    raw signal of 140 samples a second each. The real pipeline copies everything. Nothing is configured,
-    nothing leaves this machine, and unless you say --keep nothing stays.
+    An emulated Beddit cloud on this machine holds the nights of two sleepers: a dozen tracks and a raw
+    signal of 140 samples a second each. An emulated BACE cloud holds the data sessions of a fleet of
+    devices; some of them are running. The real pipeline copies everything. Nothing is configured, nothing
+    leaves this machine, and unless you say --keep nothing stays.
     """
     settings = _session.settings()
     redactor = _session.logging(settings, bars=shows_bars(_err))
     if not json:
-        _out.print(
-            f"Emulating {len(SLEEPERS)} sleepers and copying {nights} night{'s' * (nights > 1)} of each ..."
-        )
+        what = f"{nights} {plural('night', nights)} each of {len(SLEEPERS)} sleepers"
+        _out.print(f"Emulating a Beddit cloud ({what})\nand a BACE cloud (a fleet of devices) ...")
     with workplace(settings, keep=keep) as folder, watching(_err) as counts:
-        summary = _run(run_demo(folder, nights, redactor, counts))
+        summary = _run(run_demo(folder, nights=nights, sessions=sessions, redactor=redactor, observer=counts))
     if json:
         _print_json({**summary.totals, "seconds": round(summary.seconds, 2)})
     else:
@@ -236,8 +245,8 @@ def show_config(
 def once(source: SourceName = None, account: AccountName = None, json: Json = False) -> None:
     """Read everything that is new, then exit. An account never read before is read from its beginning.
 
-    Run it from cron if you like: a quiet account costs about one request. Whatever was interrupted goes on
-    where it stopped.
+    Run it from cron if you like: a quiet account costs a request or two. Whatever was interrupted goes on
+    where it stopped. `--source bace --account lab` reads that account alone.
     """
     _work(Task("once"), source, account, json=json)
 
@@ -275,6 +284,9 @@ def backfill(
 ) -> None:
     """Read history, newest first. Interrupt it whenever you like: it goes on where it stopped.
 
+    Of Beddit, --from and --to choose nights, of BACE the data sessions that began in that time.
+    `--source bace --account lab` reads that account alone.
+
     With --archive DIR, every saved session file below DIR is loaded, through the same pipeline. A folder
     directly below DIR whose name is a number holds the sessions of that user; all others belong to the user
     of --account, else to user 1. Files that are not sessions are named and passed over.
@@ -284,6 +296,8 @@ def backfill(
     if archive is not None:
         if since or until or reload:
             raise typer.BadParameter("--archive reads whole files: it goes without --from, --to and --reload")
+        if source not in {None, "beddit"}:
+            raise typer.BadParameter("--archive loads Beddit session files: it goes without another --source")
         _work_archive(archive, account, json=json)
         return
     task = Task("backfill", since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC), reload)
@@ -292,7 +306,7 @@ def backfill(
 
 @app.command()
 def status(json: Json = False) -> None:
-    """Show how far each stream is, open rejects, raw signals, and each account's last run."""
+    """Show what is there, what is open or incomplete and why, open rejects, and each account's last run."""
     settings = _existing_warehouse()
     _session.logging(settings, bars=True)
 
@@ -320,7 +334,7 @@ def sql(
     for number in (signal.SIGTERM, signal.SIGHUP):  # psql ends with us, and the embedded server too
         signal.signal(number, lambda number, _frame: sys.exit(_ENDINGS[signal.Signals(number)][1]))
     if query is None and _err.is_terminal:
-        _err.print(r"[dim]\dv beddit.* lists what there is, \q leaves.[/]")
+        _err.print(r"[dim]\dv beddit.* and \dv bace.* list what there is, \q leaves.[/]")
     if settings.warehouse.dsn is not None:
         raise typer.Exit(run_psql(settings.warehouse.dsn.get_secret_value(), arguments))
     with embedded_in(settings.state_dir).running_sync() as dsn:
@@ -333,37 +347,53 @@ def emulate(
     archive: Annotated[
         Path | None,
         typer.Option(
-            "--archive", metavar="DIR", help="Serve saved session files instead of a synthetic study."
+            "--archive", metavar="DIR", help="Serve saved Beddit session files instead, and no BACE cloud."
         ),
     ] = None,
-    nights: Annotated[int, typer.Option("--nights", min=1, help="Nights of each synthetic sleeper.")] = 30,
-    seed: Annotated[int, typer.Option("--seed", help="Where the synthetic study's chance comes from.")] = 1,
-    port: Annotated[int, typer.Option("--port", help="The API's port; 0 is any free one.")] = 0,
+    nights: Annotated[int, typer.Option("--nights", min=1, help="Nights of each Beddit sleeper.")] = 30,
+    sessions: Annotated[
+        int, typer.Option("--sessions", min=1, help="Past data sessions of the BACE devices.")
+    ] = 60,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Where the synthetic clouds' chance comes from.")
+    ] = 1,
+    port: Annotated[int, typer.Option("--port", help="The Beddit API's port; 0 is any free one.")] = 0,
     blob_port: Annotated[
-        int, typer.Option("--blob-port", help="The blob host's port; 0 is any free one.")
+        int, typer.Option("--blob-port", help="The Beddit blob host's port; 0 is any free one.")
+    ] = 0,
+    bace_port: Annotated[
+        int, typer.Option("--bace-port", help="The BACE API's port; 0 is any free one.")
     ] = 0,
     behave: Annotated[
         list[str] | None,
         typer.Option(
             "--behave",
-            metavar="NAME=VALUE",
+            metavar="CLOUD.NAME=VALUE",
             help="Be another cloud than the default; `--behave help` lists how.",
         ),
     ] = None,
 ) -> None:
-    """Serve an emulated Beddit cloud on this machine until Ctrl-C, and write a configuration that uses it."""
+    """Serve emulated clouds on this machine until Ctrl-C, and write a configuration that uses them.
+
+    Beddit holds the nights of two sleepers, BACE the data sessions of a fleet of devices: past ones, and
+    short ones that begin, grow and end while it runs.
+    """
     if behave == ["help"]:
         typer.echo(list_switches())
         raise typer.Exit
     settings = _session.settings()
     _session.logging(settings, bars=True)
-    folder = settings.state_dir / "emulated"
-    study = Study(seed=seed, nights=nights)
     _run(
         serve_emulated(
-            folder, _out, archive=archive, study=study, ports=(port, blob_port), behave=behave or []
+            settings.state_dir / "emulated",
+            _out,
+            archive=archive,
+            study=Study(seed=seed, nights=nights),
+            sessions=sessions,
+            ports=Ports(beddit=port, beddit_blobs=blob_port, bace=bace_port),
+            behave=behave or [],
         ),
-        farewell="the emulated cloud is gone",
+        farewell="the emulated clouds are gone",
     )
 
 

@@ -8,15 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sync.app import embedded_in, open_dsn, open_sources
+from sync.app import USER_AGENT, bace_settings, embedded_in, limits, open_dsn, open_sources
 from sync.config import Settings
 from sync.errors import SyncError
 from sync.model import StreamKey, StreamState
 from sync.ports import Source
+from sync.sources.bace.client import open_client
+from sync.sources.bace.query import Query, and_, gte, lt
 from sync.storage.database import Inspection, inspect
 from sync.storage.migrate import known_versions, newest_version, schema_version
+from sync.transport import HostGates
 
 TOLERATED_SKEW_S = 60
+
+_NO_DATA = Query(filter=and_(gte("timestamp_seconds", 0), lt("timestamp_seconds", 1)))
+"""A question for data that costs the vendor nothing: nobody measured in 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,20 +111,22 @@ def _privileges(seen: Inspection) -> Finding:
 
 async def _accounts(settings: Settings) -> AsyncIterator[Finding]:
     async with open_sources(settings, _Unread()) as sources:
+        if not any(source.accounts for source in sources):
+            text = "none is configured; `nightshift config --example` shows how"
+            yield Finding("accounts", False, text)
         for source in sources:
-            if not source.accounts:
-                text = "no account is configured; `nightshift config --example` shows how"
-                yield Finding(source.name, False, text)
             for account in source.accounts:
-                yield await _account(source, account)
+                yield await _account(settings, source, account)
 
 
-async def _account(source: Source, account: str) -> Finding:
+async def _account(settings: Settings, source: Source, account: str) -> Finding:
     subject = f"{source.name}.{account}"
     try:
         server_time = await source.probe(account)
     except SyncError as error:
         return Finding(subject, False, str(error))
+    if source.name == "bace" and (denied := await _data_denied(settings, account)):
+        return Finding(subject, False, denied)
     if server_time is None:
         return Finding(subject, True, "credentials accepted; the vendor does not tell the time")
     skew = abs((datetime.now(UTC) - server_time).total_seconds())
@@ -128,6 +136,24 @@ async def _account(source: Source, account: str) -> Finding:
         )
         return Finding(subject, False, text)
     return Finding(subject, True, "credentials accepted, clocks agree")
+
+
+async def _data_denied(settings: Settings, account: str) -> str | None:
+    """Why a BACE account that may list sessions may not read their data, if so: one permission each."""
+    client = open_client(
+        bace_settings(settings),
+        account,
+        gates=HostGates(),
+        limits=limits(settings.bace),
+        user_agent=USER_AGENT,
+    )
+    try:
+        await client.count("data-downsampled", _NO_DATA)
+    except SyncError as error:
+        return f"sessions can be listed, their data cannot be read: {error}"
+    finally:
+        await client.aclose()
+    return None
 
 
 class _Unread:

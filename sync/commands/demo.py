@@ -1,4 +1,4 @@
-"""The demonstration: an emulated cloud, an embedded PostgreSQL, and the real pipeline between them."""
+"""The demonstration: two emulated clouds, an embedded PostgreSQL, and the real pipeline between them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 from rich.console import Console
 
-from sync.app import App, embedded_in, open_app
-from sync.commands.emulated import CONFIG, emulated_settings, write_config
+from sync.app import embedded_in, open_app
+from sync.commands.emulated import CONFIG, emulated_settings, lively_fleet, write_config
 from sync.config import Settings
+from sync.emulators.bace import BaceCloud
 from sync.emulators.beddit import BedditCloud, Study
 from sync.errors import ConfigurationError
 from sync.model import RunOutcome, Task
@@ -31,6 +32,12 @@ _TOTALS = """
            (SELECT coalesce(sum(cardinality("values")), 0)::bigint FROM beddit.track_arrays) AS points,
            (SELECT count(DISTINCT track) FROM beddit.track_arrays) AS tracks,
            (SELECT coalesce(sum(sample_count), 0)::bigint FROM beddit.sampled_tracks) AS samples,
+           (SELECT count(*) FROM bace.data_sessions) AS data_sessions,
+           (SELECT count(*) FROM bace.data_sessions WHERE status = 'complete') AS complete_sessions,
+           (SELECT count(*) FROM bace.data_sessions WHERE status = 'open') AS open_sessions,
+           (SELECT count(DISTINCT source_device) FROM bace.datasets) AS devices,
+           (SELECT count(DISTINCT datatype) FROM bace.datasets) AS datatypes,
+           (SELECT coalesce(sum(count), 0)::bigint FROM bace.datapoints) AS datapoints,
            (SELECT count(*) FROM sync.rejects WHERE resolved_at IS NULL) AS rejects,
            (SELECT sum(requests)::bigint FROM sync.runs) AS requests,
            pg_database_size(current_database()) AS bytes
@@ -55,7 +62,27 @@ _NIGHTS = """
         SELECT 60 / avg(value) AS rate FROM beddit.track_values r
         WHERE r.user_id = s.user_id AND r.session_id = s.session_id
           AND r.track = 'respiration_cycles') AS breath
-    ORDER BY s.night DESC, s.user_id LIMIT 6
+    ORDER BY s.night DESC, s.user_id LIMIT 4
+"""
+
+_DATA_SESSIONS = """
+    SELECT s.started_at, s.status, s.loaded_count, device.label AS device,
+           extract(epoch FROM coalesce(s.ended_at, now()) - s.started_at) / 60 AS minutes,
+           pulse.average, pulse.curve
+    FROM bace.data_sessions s
+    CROSS JOIN LATERAL (
+        SELECT min(d.label) AS label
+        FROM bace.datapoints p JOIN bace.devices d ON d.id_physical_device = p.source_device
+        WHERE p.id_data_session = s.id_data_session) AS device
+    CROSS JOIN LATERAL (
+        SELECT avg(v) AS average, array_agg(v ORDER BY slot) AS curve FROM (
+            SELECT slot, avg(p.value) AS v FROM generate_series(1, 16) AS slot
+            LEFT JOIN bace.datapoints p
+              ON p.id_data_session = s.id_data_session AND p.datatype = 6000
+             AND width_bucket(extract(epoch FROM p.time - s.started_at)::float8, 0,
+                     extract(epoch FROM coalesce(s.ended_at, now()) - s.started_at)::float8, 16) = slot
+            GROUP BY slot) AS slots) AS pulse
+    ORDER BY s.started_at DESC LIMIT 6
 """
 
 # They are printed in double quotes, to be copied into a shell: no ", $, ` or ! in them.
@@ -70,7 +97,13 @@ QUERIES = {
         "beddit.samples_between(s.user_id, s.session_id, 'normal', "
         "s.started_at + interval '5 h', s.started_at + interval '5 h 2 s') p"
     ),
-    "What was done, and that it adds up": "SELECT * FROM sync.runs",
+    "Mean pulse (datatype 6000) of each data session, with its device": (
+        "SELECT s.started_at, d.label AS device, round(avg(p.value)::numeric, 1) AS pulse, "
+        "count(*) AS datapoints, s.status "
+        "FROM bace.data_sessions s JOIN bace.datapoints p USING (id_data_session) "
+        "JOIN bace.devices d ON d.id_physical_device = p.source_device "
+        "WHERE p.datatype = 6000 GROUP BY 1, 2, 5 ORDER BY 1 DESC"
+    ),
 }
 
 
@@ -81,6 +114,7 @@ class Summary:
     outcomes: Sequence[RunOutcome]
     totals: Mapping[str, Any]
     nights: Sequence[Mapping[str, Any]]
+    data_sessions: Sequence[Mapping[str, Any]]
     seconds: float
 
 
@@ -115,26 +149,29 @@ def workplace(settings: Settings, *, keep: bool) -> Iterator[Path]:
         _remove(folder)
 
 
-async def run_demo(folder: Path, nights: int, redactor: Redactor, observer: Observer) -> Summary:
-    """Emulate a study of two sleepers, copy it, and read the warehouse back.
+async def run_demo(
+    folder: Path, *, nights: int, sessions: int, redactor: Redactor, observer: Observer
+) -> Summary:
+    """Emulate two sleepers and a fleet of devices, copy what they left, and read the warehouse back.
 
     Args:
         folder: Where the database and the configuration go.
         nights: How many nights each of them sleeps.
+        sessions: How many data sessions the fleet made in the past days; some more live now.
         redactor: For messages that are kept.
         observer: Who is told how it goes.
     """
     began = monotonic()
-    async with BedditCloud(Study(users=tuple(SLEEPERS.values()), nights=nights)) as cloud:
-        settings = emulated_settings(write_config(folder, cloud, SLEEPERS))
+    async with (
+        BedditCloud(Study(users=tuple(SLEEPERS.values()), nights=nights)) as beddit,
+        BaceCloud(lively_fleet(sessions, seed=1, now=time())) as bace,
+    ):
+        settings = emulated_settings(write_config(folder, beddit, SLEEPERS, bace))
         async with open_app(settings, redactor, observer) as app:
             outcomes = await app.run(Task("once"))
-            return Summary(outcomes, *await _read_back(app), monotonic() - began)
-
-
-async def _read_back(app: App) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
-    (totals,) = await app.warehouse.fetch(_TOTALS)
-    return totals, await app.warehouse.fetch(_NIGHTS)
+            (totals,) = await app.warehouse.fetch(_TOTALS)
+            shown = await app.warehouse.fetch(_NIGHTS), await app.warehouse.fetch(_DATA_SESSIONS)
+            return Summary(outcomes, totals, *shown, monotonic() - began)
 
 
 def _remove(folder: Path) -> None:
@@ -151,7 +188,7 @@ def _remove(folder: Path) -> None:
 
 
 def show_demo(console: Console, summary: Summary, command: str, *, kept: bool) -> None:
-    """What arrived, the newest nights, and what to try next.
+    """What arrived, the newest nights and data sessions, and what to try next.
 
     Args:
         console: Where to print.
@@ -161,14 +198,15 @@ def show_demo(console: Console, summary: Summary, command: str, *, kept: bool) -
     """
     totals = summary.totals
     console.print(
-        f"\n[bold green]{totals['nights']:,} nights[/] of {totals['sleepers']} sleepers are in PostgreSQL, "
-        f"after [bold]{summary.seconds:.1f} s[/] and {totals['requests']:,} requests:\n"
-        f"  {totals['points']:>13,} points in {totals['tracks']} tracks\n"
-        f"  {totals['samples']:>13,} raw samples at 140 Hz and 10 Hz\n"
-        f"  {totals['rejects']:>13,} rejects\n"
-        f"  {totals['bytes'] / 1e6:>13,.0f} MB on disk\n"
+        f"\n[bold green]Copied into PostgreSQL[/] in [bold]{summary.seconds:.1f} s[/] "
+        f"with {totals['requests']:,} requests:\n"
     )
+    for cloud, number, what in _listed(totals):
+        console.print(f"  [bold]{cloud:<6}[/] {number:>12,} {what}")
+    console.print()
     _show_nights(console, summary.nights)
+    console.print()
+    _show_data_sessions(console, summary.data_sessions)
     console.print(
         "\n[bold]Try it:[/]"
         if kept
@@ -176,6 +214,18 @@ def show_demo(console: Console, summary: Summary, command: str, *, kept: bool) -
     )
     for title, query in QUERIES.items():
         console.print(f'\n[dim]# {title}[/]\n{plain(command)} sql "{query}"')
+
+
+def _listed(totals: Mapping[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """The totals, a line each: the cloud where its first line is, a number, of what."""
+    yield "Beddit", totals["nights"], f"nights of {totals['sleepers']} sleepers"
+    yield "", totals["points"], f"points in {totals['tracks']} tracks"
+    yield "", totals["samples"], "raw samples at 140 Hz and 10 Hz"
+    yield "BACE", totals["data_sessions"], f"data sessions of {totals['devices']} devices:"
+    yield "", totals["complete_sessions"], f"proved complete, {totals['open_sessions']} are still open"
+    yield "", totals["datapoints"], f"datapoints of {totals['datatypes']} types"
+    yield "Both", totals["rejects"], "rejects"
+    yield "", round(totals["bytes"] / 1e6), "MB on disk"
 
 
 def _show_nights(console: Console, nights: Sequence[Mapping[str, Any]]) -> None:
@@ -191,5 +241,21 @@ def _show_nights(console: Console, nights: Sequence[Mapping[str, Any]]) -> None:
             f"{night['lowest']:.0f}",
             f"{night['rate']:.1f}",
             f"[cyan]{sparkline(night['curve'])}",
+        )
+    console.print(table)
+
+
+def _show_data_sessions(console: Console, sessions: Sequence[Mapping[str, Any]]) -> None:
+    numbers = ("min", "datapoints", "pulse")
+    table = plain_table("began", "device", *numbers, "status", "pulse over time", numbers=numbers)
+    for session in sessions:
+        table.add_row(
+            f"{session['started_at']:%m-%d %H:%M}Z",
+            plain(session["device"] or ""),
+            f"{session['minutes']:.0f}",
+            f"{session['loaded_count']:,}",
+            "" if session["average"] is None else f"{session['average']:.0f}",
+            session["status"],
+            f"[cyan]{sparkline(session['curve'])}",
         )
     console.print(table)

@@ -1,4 +1,4 @@
-"""Configurations that point at an emulated cloud."""
+"""What ``demo`` and ``emulate`` share: a fleet that lives now, and configurations for emulated clouds."""
 
 from __future__ import annotations
 
@@ -6,35 +6,76 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from sync.config import OTHER_VARIABLES, PREFIX, Settings, load
+from sync.emulators.bace import BaceCloud, DataSession, Fleet, Kind, identifier
 from sync.emulators.beddit import BedditCloud
 
 CONFIG = "nightshift.toml"
+BACE_ACCOUNT = "lab"
+
+_DAY = 86_400
+_DEVICES = 12
+"""Devices of the past sessions; each made one a day."""
+_LIVELY = 480
+"""Short sessions a day: one begins every three minutes."""
+_SOON = 900
+"""Seconds by which the first of them began before now."""
 
 
-def write_config(folder: Path, cloud: BedditCloud, accounts: Mapping[str, int]) -> Path:
-    """Write a configuration for an emulated cloud, readable by its owner alone.
+def lively_fleet(sessions: int, *, seed: int, now: float) -> Iterator[DataSession]:
+    """Data sessions that ended in the past days, and short ones that begin and end from now on, for a week.
+
+    A session's id follows from its start: what another call puts elsewhere in time is another session.
+
+    Args:
+        sessions: How many of them are past.
+        seed: Where all chance comes from.
+        now: Unix seconds.
+    """
+    today = int(now) // _DAY
+    past = Fleet(
+        seed=seed,
+        sessions=sessions,
+        devices=_DEVICES,
+        hours=(0.2, 3),
+        first_start=(today - -(-sessions // _DEVICES)) * _DAY,
+        archived=7,
+    )
+    present = Fleet(
+        seed=seed + 1,
+        sessions=7 * _LIVELY,
+        devices=_LIVELY,
+        kinds=(Kind.VITALS, Kind.MIXED),
+        hours=(0.05, 0.2),
+        first_start=int(now) - _SOON,
+    )
+    for session in chain(past, present):
+        yield replace(session, id=identifier(session.id, session.start))
+
+
+def write_config(
+    folder: Path, beddit: BedditCloud, users: Mapping[str, int], bace: BaceCloud | None = None
+) -> Path:
+    """Write a configuration for emulated clouds, readable by its owner alone.
 
     Args:
         folder: Where the file goes; the embedded database of that configuration will live beside it.
-        cloud: A running cloud.
-        accounts: User ids by account name.
+        beddit: A running cloud.
+        users: Its user ids by account name.
+        bace: A running cloud; its one account sees everything.
     """
     lines = [
-        "# Written by nightshift for an emulated cloud; the tokens are worth nothing anywhere else.",
+        "# Written by nightshift for emulated clouds; these secrets are worth nothing anywhere else.",
         f"state_dir = {_quoted(str(folder))}",
         "",
-        "[beddit]",
-        f"base_url = {_quoted(cloud.base_url)}",
-        "allow_private_blob_hosts = true",
-        "requests_per_second = 1000",
+        *_beddit(beddit, users),
+        *(() if bace is None else _bace(bace)),
     ]
-    for name, user_id in accounts.items():
-        lines += ["", f"[beddit.accounts.{name}]", f"user_id = {user_id}"]
-        lines.append(f"token = {_quoted(cloud.token(user_id))}")
     path = folder / CONFIG
     folder.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
@@ -72,6 +113,29 @@ def this_program(config: Path | None = None) -> str:
     else:
         words = ["nightshift"]
     return shlex.join(words if config is None else [*words, "--config", str(config)])
+
+
+def _beddit(cloud: BedditCloud, users: Mapping[str, int]) -> Iterator[str]:
+    yield "[beddit]"
+    yield f"base_url = {_quoted(cloud.base_url)}"
+    yield "allow_private_blob_hosts = true"
+    yield "requests_per_second = 1000"
+    for name, user_id in users.items():
+        yield f"\n[beddit.accounts.{name}]"
+        yield f"user_id = {user_id}"
+        yield f"token = {_quoted(cloud.token(user_id))}"
+
+
+def _bace(cloud: BaceCloud) -> Iterator[str]:
+    account = cloud.account()
+    yield "\n[bace]"
+    yield f"base_url = {_quoted(cloud.base_url)}"
+    yield "requests_per_second = 1000"
+    yield f"\n[bace.accounts.{BACE_ACCOUNT}]"
+    yield f"client_id = {_quoted(account.client_id)}"
+    yield f"client_secret = {_quoted(account.client_secret)}"
+    yield f"username = {_quoted(account.username)}"
+    yield f"password = {_quoted(account.password)}"
 
 
 def _quoted(text: str) -> str:

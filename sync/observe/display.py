@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -80,6 +80,7 @@ class Bars(Counts):
         self._items: Counter[str] = Counter()
         self._covered: dict[str, timedelta] = {}
         self._group: dict[str, int] = {}
+        self._begun: dict[str, set[str]] = {}
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -94,6 +95,7 @@ class Bars(Counts):
         """Say what is being read."""
         line = f"{source}/{account}"
         self._group[line] = len(units)
+        self._begun[line] = set()
         self._show(line, units[0].label)
         self._progress.update(self._lines[line], total=len(units) if len(units) > 1 else None, completed=0)
 
@@ -104,8 +106,9 @@ class Bars(Counts):
         self._items[line] += tally.read
         if batch.progress is not None:
             self._covered[line] = self._covered.get(line, timedelta()) + length(batch.progress.covered)
+        self._begun[line].add(unit.label)
         self._show(line, unit.label)
-        self._progress.advance(self._lines[line])
+        self._progress.update(self._lines[line], completed=len(self._begun[line]))
 
     def finished(self, outcome: RunOutcome) -> None:
         """Stop the account's spinner."""
@@ -117,8 +120,7 @@ class Bars(Counts):
     def _show(self, line: str, doing: str) -> None:
         if line not in self._lines:
             self._lines[line] = self._progress.add_task("", total=None, account=escape(line))
-        records = Counter(noun for noun, _ in self._records.get(line, ()))
-        counted = ", ".join(f"{number:,} {plural(noun, number)}" for noun, number in records.items())
+        counted = listed(Counter(noun for noun, _ in self._records.get(line, ())))
         years = self._covered.get(line, timedelta()).days / 365.25
         parts = [counted or "nothing yet"]
         if self._group.get(line, 1) > 1:
@@ -152,6 +154,14 @@ def watching(console: Console) -> Iterator[Counts]:
         return
     with Bars(console) as bars:
         yield bars
+
+
+def listed(records: Mapping[str, int], *, short: bool = False) -> str:
+    """How many there are of each noun; ``short`` for a table, where a noun's last word says enough."""
+    return ", ".join(
+        f"{number:,} {plural(noun.split()[-1] if short else noun, number)}"
+        for noun, number in sorted(records.items())
+    )
 
 
 def plural(noun: str, number: int) -> str:

@@ -11,7 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from sync.model import RunOutcome
-from sync.observe.display import Counts, plural
+from sync.observe.display import Counts, listed, plural
+
+_SHOWN = 5
+"""Open and incomplete data sessions that are named at most."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -28,19 +31,16 @@ def show_outcomes(
     console: Console, outcomes: Sequence[RunOutcome], counts: Counts, redact: Callable[[str], str]
 ) -> None:
     """One line an account: what came in and what became of it; below it, what went wrong."""
-    numbers = ("nights", "signals", "stored", "unchanged", "rejected", "MB")
-    table = plain_table("account", *numbers, "result", numbers=numbers)
+    numbers = ("stored", "unchanged", "rejected")
+    table = plain_table("account", "read", *numbers, "result", numbers=numbers)
     for outcome in outcomes:
-        records = counts.of(outcome.source, outcome.account)
-        tally, traffic = outcome.tally, outcome.traffic
+        tally = outcome.tally
         table.add_row(
             f"{outcome.source}/{outcome.account}",
-            f"{records['night']:,}",
-            f"{records['raw signal']:,}",
+            listed(counts.of(outcome.source, outcome.account), short=True),
             f"{tally.stored:,}",
             f"{tally.unchanged + tally.superseded + tally.duplicate:,}",
             f"{tally.rejected:,}",
-            f"{traffic.received_bytes / 1e6:,.1f}",
             "[green]ok[/]" if outcome.error is None else "[red]failed[/]",
         )
     console.print(table)
@@ -76,17 +76,64 @@ def plain_outcome(outcome: RunOutcome, counts: Counts, error: str | None) -> dic
 
 
 def show_status(console: Console, status: Mapping[str, Any]) -> None:
-    """Streams and how far they are, blobs, rejects, last runs."""
-    newest = f", the newest on {status['newest_night']}" if status["newest_night"] else ""
-    console.print(
-        f"[bold]{status['nights']:,} {plural('night', status['nights'])}[/] in the warehouse{newest}\n"
-    )
+    """What is there, streams and how far they are, what is unfinished, rejects, last runs."""
+    _show_contents(console, status)
     _show_streams(console, status["streams"])
     if status["blobs"]:
-        listed = ", ".join(f"{count:,} {state}" for state, count in status["blobs"].items())
-        console.print(f"\n[bold]raw signals[/]  {listed}")
+        console.print(f"\n[bold]raw signals[/]  {_by_state(status['blobs'])}")
+    if status["data_sessions"]:
+        console.print(f"\n[bold]data sessions[/]  {_by_state(status['data_sessions'])}")
+        _show_open(console, status["open_data_sessions"], status["data_sessions"].get("open", 0))
+        _show_incomplete(
+            console, status["incomplete_data_sessions"], status["data_sessions"].get("incomplete", 0)
+        )
     _show_rejects(console, status["rejects"])
     _show_runs(console, status["runs"])
+
+
+def _show_contents(console: Console, status: Mapping[str, Any]) -> None:
+    nights, sessions = status["nights"], sum(status["data_sessions"].values())
+    if nights or not sessions:
+        newest = f", the newest on {status['newest_night']}" if status["newest_night"] else ""
+        console.print(f"[bold]{nights:,} {plural('night', nights)}[/] in the warehouse{newest}")
+    if sessions:
+        began = status["newest_data_session"]
+        newest = f", the newest from {moment(began)}" if began else ""
+        console.print(
+            f"[bold]{sessions:,} {plural('data session', sessions)}[/] with {status['datapoints']:,} "
+            f"{plural('datapoint', status['datapoints'])}{newest}"
+        )
+    console.print()
+
+
+def _by_state(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {state}" for state, count in states.items())
+
+
+def _show_open(console: Console, sessions: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Sessions that are not final: nothing is wrong with them."""
+    if not count:
+        return
+    table = plain_table("  open", "loaded", "why", numbers=("loaded",))
+    for session in sessions[:_SHOWN]:
+        name = plain(session["label"] or str(session["id_data_session"]))
+        table.add_row(f"  {name}", f"{session['loaded_count']:,}", plain(session["status_reason"] or ""))
+    console.print(table)
+    _show_rest(console, "open", count)
+
+
+def _show_incomplete(console: Console, sessions: Sequence[Mapping[str, Any]], count: int) -> None:
+    """Sessions of which something is missing, each with its reason."""
+    for session in sessions[:_SHOWN]:
+        began = f" of {moment(session['started_at'])}" if session["started_at"] else ""
+        console.print(f"  [yellow]incomplete[/] {session['id_data_session']}{began}:")
+        console.print(f"    {plain(session['status_reason'] or '')}")
+    _show_rest(console, "incomplete", count)
+
+
+def _show_rest(console: Console, state: str, count: int) -> None:
+    if count > _SHOWN:
+        console.print(f"  [dim]and {count - _SHOWN:,} more (status = '{state}' in bace.data_sessions)[/]")
 
 
 def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> None:
@@ -96,17 +143,25 @@ def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> Non
     table = plain_table("stream", "last success", "covered", "gaps", numbers=("gaps",))
     for stream in streams:
         covered = (stream["covered_from"], stream["covered_to"])
+        known = covered[0] is not None
         table.add_row(
             f"{stream['source']}/{stream['account']}/{stream['stream']}",
             "never" if stream["lag"] is None else f"{ago(stream['lag'])} ago",
-            "nothing" if covered[0] is None else f"{covered[0]:%Y-%m-%d} to {covered[1]:%Y-%m-%d %H:%M}",
-            str(len(stream["gaps"])),
+            f"{covered[0]:%Y-%m-%d} to {covered[1]:%Y-%m-%d %H:%M}"
+            if known
+            else _uncovered(stream["source"]),
+            str(len(stream["gaps"])) if known else "",
         )
     console.print(table)
     for stream in streams:
         if stream["last_error"]:
             name = f"{stream['source']}/{stream['account']}/{stream['stream']}"
             console.print(f"[red]{name}[/] {plain(stream['last_error'])}")
+
+
+def _uncovered(source: str) -> str:
+    """What a stream without coverage says: of BACE each session keeps its own."""
+    return "by data session" if source == "bace" else "nothing"
 
 
 def _show_rejects(console: Console, rejects: Sequence[Mapping[str, Any]]) -> None:

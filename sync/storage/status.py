@@ -27,6 +27,17 @@ _REJECTS = """
 _NIGHTS = """
     SELECT count(*) AS nights, max(night) AS newest FROM beddit.sessions
 """
+_DATA_SESSIONS = """
+    SELECT status, count(*) AS count, max(started_at) AS newest FROM bace.data_sessions
+    GROUP BY status ORDER BY array_position('{complete,loading,open,incomplete}', status)
+"""
+_DATAPOINTS = "SELECT coalesce(sum(loaded_count), 0)::bigint FROM bace.session_loads"
+_UNFINISHED = """
+    SELECT id_data_session, label, started_at, status, status_reason, datapoint_count, loaded_count,
+           rejected_count
+    FROM bace.data_sessions WHERE status = $1
+    ORDER BY started_at DESC NULLS LAST, id_data_session LIMIT 20
+"""
 _RUNS = """
     SELECT DISTINCT ON (source, account) source, account, task, started_at, finished_at, outcome, read,
            stored, rejected, requests, error
@@ -36,11 +47,22 @@ _RUNS = """
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The warehouse's facts; each entry is a row by column name."""
+    """The warehouse's facts; each entry is a row by column name.
+
+    Attributes:
+        data_sessions: How many there are of each status.
+        datapoints: How many samples their rows stand for.
+        open_data_sessions: The newest of them, and likewise the incomplete ones: 20 at most.
+    """
 
     schema_version: str
     nights: int
     newest_night: Any
+    data_sessions: Mapping[str, int]
+    newest_data_session: datetime | None
+    datapoints: int
+    open_data_sessions: Sequence[Mapping[str, Any]]
+    incomplete_data_sessions: Sequence[Mapping[str, Any]]
     streams: Sequence[Mapping[str, Any]]
     blobs: Mapping[str, int]
     rejects: Sequence[Mapping[str, Any]]
@@ -64,10 +86,16 @@ async def read_status(pool: asyncpg.Pool) -> Status:
     with translated():
         async with pool.acquire() as c, c.transaction(isolation="repeatable_read", readonly=True):
             nights = await c.fetchrow(_NIGHTS)
+            sessions = await c.fetch(_DATA_SESSIONS)
             return Status(
                 schema_version=await c.fetchval("SELECT version_num FROM sync.alembic_version"),
                 nights=nights["nights"],
                 newest_night=nights["newest"],
+                data_sessions={row["status"]: row["count"] for row in sessions},
+                newest_data_session=max((row["newest"] for row in sessions if row["newest"]), default=None),
+                datapoints=await c.fetchval(_DATAPOINTS),
+                open_data_sessions=[dict(row) for row in await c.fetch(_UNFINISHED, "open")],
+                incomplete_data_sessions=[dict(row) for row in await c.fetch(_UNFINISHED, "incomplete")],
                 streams=[dict(row) for row in await c.fetch(_STREAMS)],
                 blobs={row["status"]: row["count"] for row in await c.fetch(_BLOBS)},
                 rejects=[dict(row) for row in await c.fetch(_REJECTS)],

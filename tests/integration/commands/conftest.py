@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from sync.cli import main
+from sync.emulators.bace import BaceCloud
 from sync.emulators.beddit import BedditCloud
 
 ROOT = Path(__file__).parents[3]
@@ -100,14 +101,28 @@ class CommandLine:
         assert ended.code == 0, ended
         return ended
 
-    def configure(self, cloud: BedditCloud, *users: int, path: str = "nightshift.toml", **top: str) -> Path:
-        """Write a configuration for an emulated cloud, with accounts ``user<id>``."""
+    def configure(
+        self,
+        cloud: BedditCloud | None,
+        *users: int,
+        bace: BaceCloud | None = None,
+        path: str = "nightshift.toml",
+        **top: str,
+    ) -> Path:
+        """Write a configuration for emulated clouds: Beddit accounts ``user<id>``, BACE's ``lab``."""
         lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]
-        lines += ["[beddit]", f'base_url = "{cloud.base_url}"', "allow_private_blob_hosts = true"]
-        lines += ["requests_per_second = 1000"]
-        for user in users:
-            lines += [f"[beddit.accounts.user{user}]", f"user_id = {user}"]
-            lines += [f'token = "{cloud.token(user)}"']
+        if cloud is not None:
+            lines += ["[beddit]", f'base_url = "{cloud.base_url}"', "allow_private_blob_hosts = true"]
+            lines += ["requests_per_second = 1000"]
+            for user in users:
+                lines += [f"[beddit.accounts.user{user}]", f"user_id = {user}"]
+                lines += [f'token = "{cloud.token(user)}"']
+        if bace is not None:
+            account = bace.account()
+            lines += ["[bace]", f'base_url = "{bace.base_url}"', "requests_per_second = 1000"]
+            lines += ["[bace.accounts.lab]"]
+            lines += [f'client_id = "{account.client_id}"', f'client_secret = "{account.client_secret}"']
+            lines += [f'username = "{account.username}"', f'password = "{account.password}"']
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n".join(lines) + "\n")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from sync.emulators.bace import BaceCloud, Behaviour, Fleet
 from sync.emulators.beddit import BedditCloud, Fault, Study
 
 STUDY = Study(users=(1001, 1002), nights=1, hours=0.1, raw_signal=False)
@@ -15,15 +18,15 @@ def findings(ended):
 
 
 async def test_all_is_well(on_server):
-    """Every line says ok, and the exit code is 0; nothing is written to the warehouse."""
-    async with BedditCloud(STUDY) as cloud:
-        on_server.configure(cloud, 1001, 1002)
+    """Every line says ok, and the exit code is 0."""
+    async with BedditCloud(STUDY) as cloud, BaceCloud(Fleet(sessions=1)) as bace:
+        on_server.configure(cloud, 1001, 1002, bace=bace)
         shown = await on_server.succeed("check")
         listed = findings(await on_server.succeed("check", "--json"))
     assert shown.out.splitlines()
     assert all(line.startswith("ok ") for line in shown.out.splitlines())
     assert {"configuration", "state folder", "database", "schema", "privileges"} <= set(listed)
-    assert {"beddit.user1001", "beddit.user1002"} <= set(listed)
+    assert {"beddit.user1001", "beddit.user1002", "bace.lab"} <= set(listed)
     assert "nightshift.toml" in listed["configuration"]["text"]
 
 
@@ -40,6 +43,47 @@ async def test_a_refused_token_is_one_line_and_exit_code_1(on_server):
     assert "token" in listed["beddit.user1001"]["text"]
     assert listed["beddit.user1002"]["ok"]
     assert secret not in ended.out + ended.err
+
+
+async def test_one_cloud_is_enough(on_server):
+    """Who has accounts of one vendor only is not told to get others."""
+    async with BaceCloud(Fleet(sessions=1)) as bace:
+        on_server.configure(None, bace=bace)
+        listed = findings(await on_server.succeed("check", "--json"))
+    assert "bace.lab" in listed
+    assert not {name for name in listed if "beddit" in name}
+
+
+async def test_a_wrong_bace_password_is_told_and_is_in_no_output(on_server):
+    """The line says what the vendor said and which settings to look at; exit code 1."""
+    async with BaceCloud(Fleet(sessions=1)) as bace:
+        config = on_server.configure(None, bace=bace)
+        config.write_text(config.read_text().replace(bace.account().password, "hunter2secret"))
+        ended = await on_server.run("check", "--json")
+    assert ended.code == 1
+    finding = findings(ended)["bace.lab"]
+    assert not finding["ok"]
+    assert "Invalid username and password combination" in finding["text"]
+    assert "check the account's client_id, client_secret, username and password" in finding["text"]
+    assert "hunter2secret" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [("data-session", "401"), ("data-downsampled", "sessions can be listed, their data cannot be read")],
+)
+async def test_a_missing_bace_permission_is_told(on_server, endpoint, said):
+    """Sessions and data need a permission each: the line names what is refused; exit code 1."""
+    forbidding = Behaviour(forbidden=frozenset({endpoint}))
+    async with BaceCloud(Fleet(sessions=1), behaviour=forbidding) as bace:
+        on_server.configure(None, bace=bace)
+        ended = await on_server.run("check", "--json")
+    assert ended.code == 1
+    finding = findings(ended)["bace.lab"]
+    assert not finding["ok"]
+    assert said in finding["text"]
+    assert f"/api/v2/{endpoint} " in finding["text"]
+    assert "permission" in finding["text"]
 
 
 async def test_an_unreachable_database_is_exit_code_2_and_the_rest_is_tried(nightshift):
@@ -95,6 +139,6 @@ async def test_nothing_configured_is_told(nightshift):
     ended = await nightshift.run("check", "--json")
     assert ended.code == 1
     listed = findings(ended)
-    assert not listed["beddit"]["ok"]
-    assert "config --example" in listed["beddit"]["text"]
+    assert not listed["accounts"]["ok"]
+    assert "config --example" in listed["accounts"]["text"]
     assert not (nightshift.state / "postgres").exists()

@@ -7,15 +7,19 @@ import json
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from sync.cli import app
+from sync.commands.emulated import lively_fleet
+from sync.emulators.bace import BaceCloud, Behaviour, Fleet, Kind
 from sync.emulators.beddit import BedditCloud, Fault, Study
 
 ROOT = Path(__file__).parents[3]
+DAY = 86_400
 COMMANDS = sorted(get_command(app).commands)
 SMALL = Study(users=(1001,), nights=2, hours=0.1)
 PAIR = Study(users=(1001, 1002), nights=2, hours=0.1, raw_signal=False)
@@ -130,6 +134,8 @@ def test_a_choice_that_fits_nothing_is_refused_before_anything_is_made(call, fol
     assert (backwards.code, "--from has to be before --to" in backwards.err) == (2, True)
     dated = call("backfill", "--archive", ".", "--from", "2024-01-01", **ann)
     assert (dated.code, "--archive" in dated.err) == (2, True)
+    other = call("backfill", "--archive", ".", "--source", "bace", **ann)
+    assert (other.code, "--archive" in other.err) == (2, True)
     none = call("status")
     assert (none.code, "demo --keep" in none.err) == (2, True)
     assert list(folder.iterdir()) == []
@@ -222,6 +228,51 @@ async def test_status_is_for_people_and_for_programs(on_server):
     assert facts["nights"] == 4
     assert {stream["account"] for stream in facts["streams"]} == {"user1001", "user1002"}
     assert [run["outcome"] for run in facts["runs"]] == ["done", "done"]
+
+
+async def test_status_names_what_is_open_and_what_is_incomplete(on_server):
+    """Open data sessions are named with what is loaded, incomplete ones with the reason; of many, a few."""
+    now = time.time()
+    past = Fleet(
+        sessions=7, devices=7, kinds=(Kind.BATTERY,), hours=(0.1, 0.2), first_start=int(now) - 3 * DAY
+    )
+    (running, *_) = (s for s in lively_fleet(1, seed=1, now=now) if s.exists(now) and s.end_at(now) is None)
+    behaviour = Behaviour(count_error=2)
+    async with BaceCloud([*past, running], behaviour=behaviour) as cloud:
+        on_server.configure(None, bace=cloud)
+        ended = await on_server.succeed("once")
+        shown = await on_server.succeed("status")
+        (facts,) = (await on_server.succeed("status", "--json")).lines
+    assert re.search(r"bace/lab +8 sessions ", ended.out)
+    assert "8 data sessions with " in shown.out
+    assert "nights" not in shown.out.split("\n\n")[0]
+    assert "data sessions  1 open, 7 incomplete" in shown.out
+    assert re.search(rf"{re.escape(running.label)} +\d+ +the session has not ended", shown.out)
+    assert shown.out.count("datapoints and serves fewer: ") == 5
+    assert "and 2 more (status = 'incomplete' in bace.data_sessions)" in shown.out
+    assert facts["data_sessions"] == {"open": 1, "incomplete": 7}
+    assert [row["id_data_session"] for row in facts["open_data_sessions"]] == [running.id]
+    assert {row["id_data_session"] for row in facts["incomplete_data_sessions"]} == {s.id for s in past}
+    for row in facts["incomplete_data_sessions"]:
+        assert row["datapoint_count"] == row["loaded_count"] + 2
+        assert f"{row['loaded_count']} are stored" in row["status_reason"]
+    loaded = [
+        row["loaded_count"] for name in ("open", "incomplete") for row in facts[f"{name}_data_sessions"]
+    ]
+    assert facts["datapoints"] == sum(loaded)
+
+
+async def test_one_source_and_one_account_can_be_chosen(on_server, rows, database):
+    """`--source bace --account lab` leaves the other vendor alone."""
+    async with BedditCloud(PAIR) as beddit, BaceCloud(Fleet(sessions=2)) as bace:
+        on_server.configure(beddit, 1001, bace=bace)
+        for command in ("once", "backfill"):
+            ended = await on_server.succeed(command, "--source", "bace", "--account", "lab", "--json")
+            assert [(line["source"], line["account"]) for line in ended.lines] == [("bace", "lab")]
+        assert beddit.requests == ()
+    assert await rows(database, "SELECT count(*), bool_and(status = 'complete') FROM bace.data_sessions") == [
+        (2, True)
+    ]
 
 
 async def test_sql_is_psql(on_server):

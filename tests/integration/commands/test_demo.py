@@ -17,14 +17,22 @@ async def test_without_a_terminal_it_prints_plain_text_that_is_not_cut_and_nothi
 ):
     """No colours, bars or ellipses stand in a pipe, the table fits 80 columns; no folder or server stays."""
     before = sorted(folder.rglob("*"))
-    ended = await nightshift.succeed("demo", "--nights", "1", COLUMNS="20")
+    ended = await nightshift.succeed("demo", "--nights", "1", "--sessions", "4", COLUMNS="20")
     assert not CONTROL.search(ended.out + ended.err)
     assert "…" not in ended.out
     assert "━" not in ended.err
-    assert "2 nights of 2 sleepers are in PostgreSQL" in ended.out
-    table = ended.out[ended.out.index("night  ") :].split("\n\n")[0].splitlines()
-    assert [line.split()[1] for line in table[1:]] == ["ada", "ben"]
-    assert max(map(len, table)) <= 80
+    said = " ".join(ended.out.split())
+    assert "Beddit 2 nights of 2 sleepers" in said
+    assert re.search(r"BACE \d+ data sessions of \d+ devices: 4 proved complete, [1-9] are still open", said)
+    assert "Both 0 rejects" in said
+    nights, sessions = (
+        ended.out[ended.out.index(head) :].split("\n\n")[0].splitlines() for head in ("night  ", "began  ")
+    )
+    assert [line.split()[1] for line in nights[1:]] == ["ada", "ben"]
+    assert any(" complete " in line for line in sessions)
+    assert any(" open " in line for line in sessions)
+    shown = ended.out[: ended.out.index("To try these")]
+    assert max(map(len, shown.splitlines())) <= 80
     assert sorted(folder.rglob("*")) == before
     assert working_in(folder) == []
 
@@ -35,17 +43,27 @@ async def test_a_kept_warehouse_holds_what_was_said_and_can_be_kept_again(nights
     query = (
         "COPY (SELECT (SELECT count(*) FROM beddit.sessions), (SELECT count(*) FROM beddit.track_values), "
         "(SELECT count(*) FROM beddit.samples), (SELECT count(*) FROM sync.rejects), "
-        "(SELECT sum(requests) FROM sync.runs)) TO STDOUT"
+        "(SELECT sum(requests) FROM sync.runs), (SELECT count(*) FROM bace.data_sessions), "
+        "(SELECT count(*) FROM bace.data_sessions WHERE status = 'complete'), "
+        "(SELECT count(*) FROM bace.data_sessions WHERE status = 'open'), "
+        "(SELECT count(*) FROM bace.datapoints)) TO STDOUT"
     )
     asked = await nightshift.succeed("sql", query)
     numbers = [int(word) for word in asked.out.split()]
-    assert numbers == [said[name] for name in ("nights", "points", "samples", "rejects", "requests")]
+    beddit = ("nights", "points", "samples", "rejects", "requests")
+    bace = ("data_sessions", "complete_sessions", "open_sessions", "datapoints")
+    assert numbers == [said[name] for name in (*beddit, *bace)]
     assert numbers[0] == 2
+    assert said["complete_sessions"] == 24
+    assert said["open_sessions"] == said["data_sessions"] - 24 > 0
     assert "no warehouse of your own" in asked.err
     assert str(nightshift.state / "demo") in asked.err.replace("\n", "")
     status = await nightshift.succeed("status")
     assert "2 nights in the warehouse" in status.out
+    assert f"{said['data_sessions']} data sessions with {said['datapoints']:,} datapoints" in status.out
+    assert f"24 complete, {said['open_sessions']} open" in status.out
     assert "beddit/ada" in status.out
+    assert "bace/lab" in status.out
 
     looking = await nightshift.start("sql")
     assert looking.handle.stdin is not None
@@ -88,9 +106,9 @@ async def test_next_to_a_warehouse_of_ones_own_the_printed_commands_name_the_dem
     assert own.out.strip() == "0"
 
 
-@pytest.mark.parametrize("nights", ["0", "401", "x"])
-def test_an_impossible_number_of_nights_is_refused(call, nights):
+@pytest.mark.parametrize(("option", "value"), [("--nights", "0"), ("--nights", "401"), ("--sessions", "x")])
+def test_an_impossible_number_is_refused(call, option, value):
     """Bad options end with exit code 2 and name the option."""
-    ended = call("demo", "--nights", nights)
+    ended = call("demo", option, value)
     assert ended.code == 2
-    assert "--nights" in ended.err
+    assert option in ended.err

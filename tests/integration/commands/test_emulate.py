@@ -11,7 +11,10 @@ import stat
 
 import pytest
 
-from sync.commands.emulate import parse_behaviour
+from sync.commands.emulate import Switches, parse_switches
+from sync.commands.emulated import lively_fleet
+from sync.emulators.bace import Behaviour as BaceBehaviour
+from sync.emulators.bace import OddValues
 from sync.emulators.beddit import Behaviour, Order
 from sync.errors import ConfigurationError
 
@@ -30,17 +33,20 @@ async def serve(nightshift, *arguments, **variables):
 
 async def test_the_printed_commands_work_and_ctrl_c_ends_it(nightshift):
     """What it says can be pasted; its configuration is private; Ctrl-C ends it with a sentence."""
-    process, commands, _ = await serve(nightshift, "--nights", "1")
-    assert [words[-1] for words in commands] == ["check", "once"]
+    process, commands, _ = await serve(nightshift, "--nights", "1", "--sessions", "4")
+    assert [words[-1] for words in commands] == ["check", "once", "status"]
     config = nightshift.state / "emulated" / "nightshift.toml"
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     for words in commands:
         assert words[:3] == ["env", "-u", "NIGHTSHIFT_STATE_DIR"]
         assert words[3:6] == nightshift.program
         await nightshift.succeed(*words[6:], NIGHTSHIFT_STATE_DIR="")
-    count = "COPY (SELECT count(*) FROM beddit.sessions) TO STDOUT"
+    count = (
+        "COPY (SELECT (SELECT count(*) FROM beddit.sessions), count(*) FILTER (WHERE status = 'complete'), "
+        "count(*) FILTER (WHERE status = 'open') > 0 FROM bace.data_sessions) TO STDOUT"
+    )
     asked = await nightshift.succeed(*commands[0][6:-1], "sql", count, NIGHTSHIFT_STATE_DIR="")
-    assert asked.out == "2\n"
+    assert asked.out == "2\t4\tt\n"
     process.send(signal.SIGINT)
     ended = await process.ended()
     assert ended.code == 130
@@ -59,22 +65,60 @@ async def test_the_real_warehouse_is_not_what_the_printed_commands_use(nightshif
         assert words[words.index("NIGHTSHIFT_WAREHOUSE__DSN") - 1] == "-u"
 
 
+def test_sessions_live_while_the_fleet_is_served():
+    """Past sessions are over, some run now, others follow soon; tomorrow's call makes other sessions."""
+    now = 1_795_000_000.0
+    fleet = list(lively_fleet(30, seed=1, now=now))
+    assert sum(session.is_ingested(now) and session.end < now - 3600 for session in fleet) >= 20
+    running = [session for session in fleet if session.exists(now) and session.end_at(now) is None]
+    assert len(running) >= 2
+    (first, *_) = sorted(session.start for session in fleet if session.start > now)
+    assert first - now < 600
+    assert all(session.is_ingested(now + 1800) for session in running)
+    ids = {session.id for session in fleet}
+    assert len(ids) == len(fleet)
+    assert ids.isdisjoint(session.id for session in lively_fleet(30, seed=1, now=now + 86_400))
+
+
 async def test_switches_are_listed_and_wrong_ones_are_explained(call, nightshift):
     """`--behave help` lists every switch with its values; a mistake is answered with the choice."""
     listed = call("emulate", "--behave", "help")
     assert listed.code == 0
-    assert "order=updated (updated, start, shuffled)" in listed.out
-    wrong = await nightshift.run("emulate", "--behave", "ordre=start")
-    assert (wrong.code, "'ordre'" in wrong.err, "order=" in wrong.err) == (2, True, True)
-    for switch, choice in (("order=backwards", "shuffled"), ("gzip=perhaps", "gzip cannot be")):
+    assert "beddit.order=updated (updated, start, shuffled)" in listed.out
+    assert "bace.odd_values= (null, text, numeric-string)" in listed.out
+    wrong = await nightshift.run("emulate", "--behave", "beddit.ordre=start")
+    assert (wrong.code, "'beddit.ordre'" in wrong.err, "beddit.order=" in wrong.err) == (2, True, True)
+    for switch, choice in (
+        ("beddit.order=backwards", "shuffled"),
+        ("bace.gzip=perhaps", "bace.gzip cannot be"),
+        ("bace.odd_values=x", "null, text"),
+        ("gzip=yes", "no switch 'gzip'"),
+        ("cloud.gzip=yes", "no switch"),
+    ):
         with pytest.raises(ConfigurationError, match=choice):
-            parse_behaviour([switch])
-    assert parse_behaviour(["order=start", "gzip=yes", "limit_ceiling=5"]) == Behaviour(
-        order=Order.START, gzip=True, limit_ceiling=5
+            parse_switches([switch])
+    assert parse_switches(
+        [
+            "beddit.order=start",
+            "beddit.gzip=yes",
+            "beddit.limit_ceiling=5",
+            "bace.raw_up_to=900",
+            "bace.forbidden=group,data-session",
+            "bace.odd_values=text",
+            "bace.permission_text=",
+        ]
+    ) == Switches(
+        beddit=Behaviour(order=Order.START, gzip=True, limit_ceiling=5),
+        bace=BaceBehaviour(
+            raw_up_to=900.0,
+            forbidden=frozenset({"group", "data-session"}),
+            odd_values=OddValues.TEXT,
+            permission_text=None,
+        ),
     )
 
 
-@pytest.mark.parametrize("port", ["--port", "--blob-port"])
+@pytest.mark.parametrize("port", ["--port", "--blob-port", "--bace-port"])
 async def test_a_taken_port_is_named(nightshift, port):
     """Exit code 2, a sentence with the port, no traceback."""
     with socket.socket() as taken:
@@ -88,7 +132,7 @@ async def test_a_taken_port_is_named(nightshift, port):
 
 
 async def test_saved_sessions_can_be_served(nightshift):
-    """--archive serves a folder's nights, one account for each user; what is no session is named."""
+    """--archive serves a folder's nights, an account for each user, nothing else; other files are named."""
     session = {
         "id": 1_710_000_000,
         "start_timestamp": 1_710_000_000.5,

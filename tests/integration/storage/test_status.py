@@ -15,6 +15,8 @@ async def test_an_empty_warehouse(store):
     assert status["schema_version"] == "0002"
     assert (status["nights"], status["newest_night"]) == (0, None)
     assert (status["streams"], status["blobs"], status["rejects"]) == ([], {}, [])
+    assert (status["data_sessions"], status["newest_data_session"], status["datapoints"]) == ({}, None, 0)
+    assert status["open_data_sessions"] == status["incomplete_data_sessions"] == []
 
 
 async def test_the_facts(store, night, signal):
