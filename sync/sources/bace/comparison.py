@@ -25,12 +25,14 @@ MOST_PARTS: Final = 64
 """Differing buckets beyond which no finer ones are asked for: reading them again costs less."""
 
 
-async def differing(context: AccountContext, known: Known, part: Part) -> tuple[Span, ...]:
+async def differing(
+    context: AccountContext, known: Known, part: Part, within: Span = ALL_TIME
+) -> tuple[Span, ...]:
     """The stretches that have to be read again; none where both sides hold the same.
 
-    Costs one request where they do.
+    Costs one request where they do. ``within`` is whole days.
     """
-    return await _differing(context, known, part, ALL_TIME, WIDTHS)
+    return await _differing(context, known, part, within, WIDTHS)
 
 
 async def _differing(

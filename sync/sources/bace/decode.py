@@ -14,7 +14,7 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from sync.sources.bace.values import kind, number, shorten, unix_seconds, uuid, whole_number
+from sync.sources.bace.values import clean_text, kind, number, shorten, unix_seconds, uuid, whole_number
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -56,7 +56,7 @@ class Readings:
 
     Attributes:
         stamps: Instants in microseconds since 1970; of an item without a readable one, that of the item
-            before it.
+            before it, or else of the first that has one: no instant that the vendor did not name.
         counts: Samples behind each; 1 where that cannot be read.
         values: ``avg_val``; NaN for bad items, as in the next two.
         least: ``min_val``.
@@ -78,7 +78,7 @@ class Readings:
     @property
     def is_mixed(self) -> bool:
         """Whether a dataset comes again after another one: rows are then not sorted by dataset."""
-        runs = [key for key, _ in groupby(self.containers)]
+        runs = [key for key, _ in groupby(container for container in self.containers if container)]
         return len(runs) > len(set(runs))
 
 
@@ -87,26 +87,26 @@ def decode_data(items: Sequence[Any], start: int) -> Readings:
 
     Args:
         items: As decoded JSON.
-        start: Microseconds; where the stretch that was asked for begins.
+        start: Microseconds; where the stretch that was asked for begins: the stamp of all items, where none
+            has one.
     """
     stamps, counts = np.empty(len(items), np.int64), np.ones(len(items), np.int64)
     numbers = np.full((3, len(items)), np.nan)
     containers: list[UUID | None] = [None] * len(items)
     bad: list[BadItem] = []
     datasets: dict[str, Dataset] = {}
-    stamp = start
+    stamp = next((named for named in map(_instant, items) if named is not None), start)
     for position, item in enumerate(items):
         fields = item if isinstance(item, dict) else {}
-        seconds = unix_seconds(fields.get("timestamp_seconds"))
-        if seconds is not None:
-            stamp = round(seconds * MICROSECONDS)
+        named = _instant(item)
+        stamp = stamp if named is None else named
         stamps[position] = stamp
         dataset = _dataset(fields, datasets)
         count = whole_number(fields.get("count_val"), 32)
         if count is not None and count > 0:
             counts[position] = count
         read = [number(fields.get(name)) for name in _NUMBERS]
-        reason = _wrong(item, seconds, dataset, count, read)
+        reason = _wrong(item, named, dataset, count, read)
         if reason is not None:
             bad.append(BadItem(position, _key(fields, stamp), reason, shorten(item)))
             continue
@@ -116,6 +116,12 @@ def decode_data(items: Sequence[Any], start: int) -> Readings:
     return Readings(
         stamps, counts, values, least, most, tuple(containers), tuple(bad), tuple(datasets.values())
     )
+
+
+def _instant(item: Any) -> int | None:
+    """Microseconds since 1970; None where the item names no instant."""
+    seconds = unix_seconds(item.get("timestamp_seconds")) if isinstance(item, dict) else None
+    return None if seconds is None else round(seconds * MICROSECONDS)
 
 
 def _dataset(fields: dict[str, Any], known: dict[str, Dataset]) -> Dataset | None:
@@ -136,12 +142,12 @@ def _dataset(fields: dict[str, Any], known: dict[str, Dataset]) -> Dataset | Non
 
 
 def _wrong(
-    item: Any, seconds: float | None, dataset: Dataset | None, count: int | None, read: Sequence[float | None]
+    item: Any, named: int | None, dataset: Dataset | None, count: int | None, read: Sequence[float | None]
 ) -> str | None:
     """Why an item is no reading; None where it is one."""
     if not isinstance(item, dict):
         return f"a datapoint is {kind(item)} instead of an object"
-    if seconds is None:
+    if named is None:
         return f"timestamp_seconds is {kind(item.get('timestamp_seconds'))} that names no instant"
     if dataset is None:
         return "id_container_data_latest is no UUID"
@@ -154,4 +160,6 @@ def _wrong(
 
 
 def _key(fields: dict[str, Any], stamp: int) -> str:
-    return f"{str(fields.get('id_container_data_latest'))[:40]}/{stamp}"
+    container = fields.get("id_container_data_latest")
+    named = clean_text(container)[:40] if isinstance(container, str) else kind(container)
+    return f"{named}/{stamp}"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
+
+import msgspec
 
 from sync.sources.bace.lengths import Lengths, Threshold
 
@@ -13,6 +15,11 @@ PROOF_LASTS: Final = 86_400.0
 """Seconds after which a proven length is a hint: thresholds may have changed, and proof is cheap."""
 
 SAVE_EVERY: Final = 3_600.0
+"""Seconds after which the warehouse is told that a proof was renewed."""
+
+AS_LONG: Final = 0.9
+"""Part of the longest raw length that an answer has to have to prove it anew."""
+
 MEMORY: Final = 0.8
 """How much of the old habit stays when a session has been read."""
 
@@ -27,7 +34,8 @@ class Known:
         habit: Which part of their time sessions spend without samples, at length.
         sorts: Whether the order of rows can be asked for at all.
         explorer: Who is trying a longer interval at the moment: one at a time is enough.
-        saved: What the warehouse has of it, and when it got it.
+        proven_at: When an answer of about the longest raw length last proved it.
+        saved: What the warehouse has of all this.
     """
 
     lengths: Lengths = field(default_factory=Lengths)
@@ -35,61 +43,92 @@ class Known:
     habit: float = 0.0
     sorts: bool = True
     explorer: object = None
-    saved: tuple[Lengths, int | None, float] | None = None
+    proven_at: float = 0.0
+    saved: _Stored | None = None
 
     @classmethod
     def load(cls, stored: Any, now: float) -> Self:
         """From what the warehouse has; anything that does not look right is as good as nothing."""
-        match stored:
-            case {"raw": [int() as raw, *_], "page": int() | None as page, "at": int() | float() as at}:
-                fresh = 0 <= now - at < PROOF_LASTS
-                lengths = _lengths(stored) if fresh else Lengths(hint=raw)
-                return cls(lengths=lengths, page_size=page, saved=(lengths, page, at))
-        return cls()
+        try:
+            told = msgspec.convert(stored, _Stored)
+        except (msgspec.ValidationError, OverflowError):
+            return cls()
+        known = cls(lengths=told.lengths, page_size=told.page, proven_at=told.at, saved=told)
+        known.current(now)
+        return known
 
-    def news(self, now: float) -> Mapping[str, Any]:
-        """What the warehouse shall keep, if it is new or has not been confirmed for a while."""
-        proven = self.lengths.raw.reached > 0
-        if self.saved is not None:
-            lengths, page, at = self.saved
-            if (lengths, page) == (self.lengths, self.page_size) and (now - at < SAVE_EVERY or not proven):
-                return {}
-        if not proven:
+    def current(self, now: float) -> Lengths:
+        """What may be relied on: a proof that was not renewed for a day is a hint."""
+        if self.lengths.raw.reached and not 0 <= now - self.proven_at < PROOF_LASTS:
+            self.lengths = Lengths(hint=self.lengths.raw.reached)
+        return self.lengths
+
+    def learn(self, lengths: Lengths, now: float, *, proven: int = 0) -> None:
+        """An answer has shown something.
+
+        Args:
+            lengths: What is known now.
+            now: Unix seconds.
+            proven: The length that the answer proved to be raw by itself, in microseconds.
+        """
+        if proven and proven >= AS_LONG * lengths.raw.reached:
+            self.proven_at = now
+        self.lengths = lengths
+
+    def news(self) -> Mapping[str, Any]:
+        """What the warehouse shall keep, where it differs from what it has."""
+        if not self.lengths.raw.reached and not self._withdraws:
             return {}
-        self.saved = (self.lengths, self.page_size, now)
-        lengths = self.lengths
-        return {
-            NAME: {
-                "raw": _pair(lengths.raw),
-                "minutes": _pair(lengths.minutes),
-                "hours": _pair(lengths.hours),
-                "ordered": lengths.ordered,
-                "page": self.page_size,
-                "at": now,
-            }
-        }
+        stored = _stored(self.lengths, self.page_size, self.proven_at)
+        if self.saved is not None:
+            renewed = self.proven_at - self.saved.at
+            if stored == msgspec.structs.replace(self.saved, at=stored.at) and renewed < SAVE_EVERY:
+                return {}
+        self.saved = stored
+        return {NAME: msgspec.to_builtins(stored)}
+
+    @property
+    def _withdraws(self) -> bool:
+        """Whether a proof that the warehouse has turned out wrong, and did not merely grow old."""
+        return self.saved is not None and self.saved.raw[0] > 0 and not self.lengths.hint
 
     def remember(self, idle: float) -> None:
         """A session was read, and spent this part of its time without samples."""
         self.habit = MEMORY * self.habit + (1 - MEMORY) * idle
 
 
-def _pair(threshold: Threshold) -> list[int | None]:
-    return [threshold.reached, threshold.missed]
+_Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+_Ends = tuple[_Length, _Length | None]
+"""A threshold."""
 
 
-def _lengths(stored: Mapping[str, Any]) -> Lengths:
-    match stored:
-        case {
-            "raw": [int() as raw, int() | None as not_raw],
-            "minutes": [int() as minutes, int() | None as not_minutes],
-            "hours": [int() as hours, int() | None as not_hours],
-            "ordered": bool() | None as ordered,
-        }:
-            return Lengths(
-                raw=Threshold(raw, not_raw),
-                minutes=Threshold(minutes, not_minutes),
-                hours=Threshold(hours, not_hours),
-                ordered=ordered,
-            )
-    return Lengths()
+class _Stored(msgspec.Struct, frozen=True):
+    """What the warehouse keeps."""
+
+    raw: _Ends
+    minutes: _Ends
+    hours: _Ends
+    ordered: bool | None
+    page: Annotated[int, msgspec.Meta(gt=0, le=1 << 31)] | None
+    at: float
+
+    def __post_init__(self) -> None:
+        if any(missed is not None and missed <= reached for reached, missed in self._ends):
+            raise ValueError("a resolution cannot end before it was last seen")
+
+    @property
+    def _ends(self) -> tuple[_Ends, ...]:
+        return (self.raw, self.minutes, self.hours)
+
+    @property
+    def lengths(self) -> Lengths:
+        """What they say of the server."""
+        raw, minutes, hours = (Threshold(*ends) for ends in self._ends)
+        return Lengths(raw=raw, minutes=minutes, hours=hours, ordered=self.ordered)
+
+
+def _stored(lengths: Lengths, page: int | None, at: float) -> _Stored:
+    raw, minutes, hours = (
+        (threshold.reached, threshold.missed) for threshold in (lengths.raw, lengths.minutes, lengths.hours)
+    )
+    return _Stored(raw=raw, minutes=minutes, hours=hours, ordered=lengths.ordered, page=page, at=at)

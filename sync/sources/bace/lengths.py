@@ -134,7 +134,7 @@ class Lengths:
         Equal to ``raw.reached`` once that is known well enough.
         """
         proven, missed = self.raw.reached, self.raw.missed
-        if proven == 0 and self.hint and (missed is None or self.hint < missed):
+        if proven < self.hint and (missed is None or self.hint < missed):
             return self.hint
         if missed is None:
             return FIRST_GUESS if proven == 0 else _next_round(2 * proven)

@@ -25,6 +25,12 @@ WIDTHS: Final = (DAY, HOUR, MINUTE)
 RETRIES: Final = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
 """When an incomplete session is tried again, if nothing about it changes; after that, not before it does."""
 
+TOTALS: Final = 1e-6
+"""Totals that differ by no more than this part are equal: the vendor may round the averages."""
+
+ROUNDING: Final = 1e-12
+"""How much each of the values that were added can add to the error of a total, as a part of the largest."""
+
 RECENT: Final = timedelta(days=7)
 LATE_CHECK: Final = timedelta(days=1)
 """A session that ended recently is compared once more: late data need not change its row."""
@@ -57,10 +63,12 @@ class Bucket:
 
     def equals(self, other: Bucket | None) -> bool:
         """Whether both have the same samples, as far as these figures can tell."""
+        # Values that cancel each other out leave a total that is nothing but rounding errors.
+        rounding = ROUNDING * self.count * max(abs(self.least), abs(self.most))
         return (
             other is not None
             and (self.count, self.least, self.most) == (other.count, other.least, other.most)
-            and isclose(self.total, other.total, rel_tol=1e-6, abs_tol=1e-6)
+            and isclose(self.total, other.total, rel_tol=TOTALS, abs_tol=rounding)
         )
 
 

@@ -10,21 +10,24 @@ from uuid import UUID
 
 import numpy as np
 
-from sync.errors import AnswerBroken, AnswerTooLarge, RequestRefused, SourceContractError
+from sync.errors import AnswerBroken, RequestRefused, SourceContractError, SourceUnavailable
 from sync.model import Batch, Interval, Reject, Rows, Stretch, Update
 from sync.sources.bace.client import Page
 from sync.sources.bace.context import AccountContext
 from sync.sources.bace.decode import Readings, decode_data
 from sync.sources.bace.knowledge import Known
-from sync.sources.bace.lengths import FLOOR
+from sync.sources.bace.lengths import FLOOR, Lengths
 from sync.sources.bace.query import Filter, Query, and_, eq, gte, in_, lt
 from sync.sources.bace.reading import is_about_parameters
-from sync.sources.bace.resolution import Answer, Ask, after, begin, next_ask, too_much
-from sync.sources.bace.spans import SECOND, Span, difference, intersection, union
+from sync.sources.bace.resolution import Answer, Ask, Step, after, begin, next_ask, too_much
+from sync.sources.bace.spans import SECOND, Span, difference, union
 from sync.sources.bace.tables import DATAPOINTS, DATASETS, HOLLOW
 
 LARGEST_PAGE: Final = 5_000
 """Rows that are asked for on a page; the vendor may allow fewer, and says so."""
+
+MOST_LOST: Final = 3
+"""Seconds that cannot be had, each alone, beyond which a walk is given up."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_COUNT: Final = 1
@@ -104,9 +107,17 @@ class Walk:
     doubted: tuple[Span, ...] = ()
     _read: tuple[Span, ...] = ()
     _told: set[UUID] = field(default_factory=set)
+    _unsure_from: int | None = None
+    _lost: int = 0
+    _loss: str = ""
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
-        """The samples, with what they prove."""
+        """The samples, with what they prove.
+
+        Raises:
+            SourceContractError: Some could not be had; the others were read.
+            RetryableError: The vendor cannot be reached.
+        """
         if self.part.is_new or self.doubted:
             yield self._batch((), (), self.doubted, reset=self.part.is_new)
         scan = begin(
@@ -120,18 +131,21 @@ class Walk:
         )
         held: list[Readings] = []
         try:
-            while (ask := next_ask(scan, self.known.lengths, may_explore=self._may_explore())) is not None:
+            while (ask := next_ask(scan, self._lengths, may_explore=self._may_explore())) is not None:
                 self._note_exploring(ask)
                 try:
                     page = await self._ask(ask)
-                except (AnswerTooLarge, AnswerBroken):
+                except (SourceUnavailable, AnswerBroken) as error:
                     await self.context.client.server_time()  # it was this question, not the vendor's health
-                    scan = too_much(scan, ask)
+                    shorter = too_much(scan, self.known.lengths, ask)
+                    self._give_up(difference(scan.remaining, shorter.remaining), error)
+                    scan = shorter
                     held.clear()
                     continue
                 readings = decode_data(page.items, ask.span.start)
-                step = after(scan, self.known.lengths, ask, self._answer(page, readings))
-                scan, self.known.lengths = step.scan, step.lengths
+                step = after(scan, self.known.lengths, ask, self._answer(ask, page, readings))
+                scan = step.scan
+                self._learn(step, ask)
                 held.append(readings)
                 if step.accepted or step.doubted:
                     yield self._batch(held, step.accepted, step.doubted)
@@ -139,9 +153,26 @@ class Walk:
                     held.clear()
         finally:
             self._stop_exploring()
+        if self._unsure_from is not None:  # what was promised beyond the time wanted is nobody's concern
+            self._unsure_from = None
+            yield self._batch((), (), ())
         self.known.remember(scan.idle_share(max(FLOOR, self.known.lengths.raw.reached)))
+        if self._lost:
+            raise SourceContractError(self._loss)
 
     # -- asking --------------------------------------------------------------------------------
+
+    @property
+    def _lengths(self) -> Lengths:
+        return self.known.current(self.context.clock())
+
+    def _learn(self, step: Step, ask: Ask) -> None:
+        proven = ask.span.length if step.proves else 0
+        self.known.learn(step.lengths, self.context.clock(), proven=proven)
+        # A server that ignores the order is found out when promised rows fail to come: until then, or until
+        # the order has been proven, what rests on it is stored, and not yet said to be covered.
+        promise = None if step.lengths.ordered else step.scan.promise
+        self._unsure_from = None if promise is None else promise.span.start
 
     def _may_explore(self) -> bool:
         return self.known.explorer in (None, self)
@@ -169,15 +200,20 @@ class Walk:
         self.known.sorts = False
         return page
 
-    def _answer(self, page: Page, readings: Readings) -> Answer:
+    def _answer(self, ask: Ask, page: Page, readings: Readings) -> Answer:
         rows = len(page.items)
         if page.total is None and page.page_count is None and page.per_page is None:
             raise SourceContractError(
                 f"an answer with data of session {self.part.session} does not say how many rows there are in"
                 " all, so that nobody can tell whether it is whole; is this the BACE API?"
             )
+        number = page.page or ask.page
+        if number != ask.page:  # past the end the last page comes again
+            raise SourceContractError(
+                f"page {ask.page} of the data of session {self.part.session} was asked for, and page {number}"
+                " came: there are fewer rows than was said"
+            )
         self.known.page_size = page.per_page or self.known.page_size
-        number = page.page or 1
         whole = not page.has_next and number >= (page.page_count or number)
         if page.total is not None:
             whole = whole and (number > 1 or page.total <= rows)
@@ -189,6 +225,16 @@ class Walk:
             page_size=page.per_page,
             mixed=readings.is_mixed,
         )
+
+    def _give_up(self, lost: Sequence[Span], error: Exception) -> None:
+        """Note what cannot be had even alone; the rest of the session is read all the same."""
+        if not lost:
+            return
+        if not self._lost:
+            self._loss = f"the data from {interval(lost[0]).start} on could not be had: {error}"
+        self._lost += len(lost)
+        if self._lost == MOST_LOST:
+            raise SourceContractError(self._loss)
 
     async def _hollow(self) -> tuple[Span, ...]:
         """Read time between what is wanted that holds nothing: a question may reach across it."""
@@ -234,19 +280,18 @@ class Walk:
             self.context.stream,
             stretches=(stretch,),
             updates=tuple(self._dimensions(held)),
-            learned=self.known.news(self.context.clock()),
+            learned=self.known.news(),
             read=len(stretch.rows) + len(stretch.rejects),
         )
 
     def _settled(self) -> tuple[Span, ...]:
         """What of the time read counts as read."""
+        read = self._read if self._unsure_from is None else _before(self._read, self._unsure_from)
         if self.settle is None:
-            return self._read
+            return read
         if self.newest is None or not self._read:
             return ()
-        limit = self.newest - self.settle
-        start = self._read[0].start
-        return intersection(self._read, (Span(start, limit),)) if limit > start else ()
+        return _before(read, self.newest - self.settle)
 
     def _rejects(self, columns: Sequence[_Columns]) -> tuple[Reject, ...]:
         session = str(self.part.session)
@@ -284,6 +329,10 @@ class Walk:
                 }
                 updates.append(Update(DATASETS, ("id_container_data_latest",), row))
         return updates
+
+
+def _before(spans: Sequence[Span], moment: int) -> tuple[Span, ...]:
+    return tuple(Span(part.start, min(part.end, moment)) for part in spans if part.start < moment)
 
 
 def _seconds(moment: int) -> int | float:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from sync.emulators.bace import Account as CloudAccount
 from sync.emulators.bace import BaceCloud, DataSession, Dataset, identifier
 from sync.engine.runner import Engine
-from sync.model import RunOutcome, Task, Traffic
+from sync.model import RunOutcome, Task
 from sync.observe.display import Counts
-from sync.ports import Source, Unit
-from sync.sources.bace.client import open_client
-from sync.sources.bace.context import AccountContext
-from sync.sources.bace.passes import Revisit, listing
+from sync.ports import Source
 from sync.sources.bace.settings import Account, BaceSettings
-from sync.sources.bace.tables import DUE_NON_FINAL
+from sync.sources.bace.source import BaceSource
+from sync.sources.bace.spans import Span
+from sync.sources.bace.walk import microseconds
 from sync.storage.database import open_pool
 from sync.storage.ledger import PostgresLedger
 from sync.storage.progress import PostgresWarehouse
@@ -53,6 +54,18 @@ SESSIONS = """
 """
 
 
+DATAPOINTS = """
+    SELECT id_data_session::text AS session, id_container_data_latest::text AS dataset,
+           (extract(epoch FROM time) * 1000)::bigint AS ms, value, min_value, max_value, count
+    FROM bace.datapoints
+"""
+
+Sample = tuple[str, str, int, float]
+"""Session, dataset, Unix milliseconds, value."""
+
+ONCE = Task("once")
+
+
 @dataclass(slots=True)
 class ManualClock:
     """Unix seconds that pass only when a test says so."""
@@ -64,57 +77,11 @@ class ManualClock:
         return self.now
 
 
-class ListingSource:
-    """The part of the BACE source that lists sessions, and asks for those that are not final."""
-
-    name = "bace"
-
-    def __init__(
-        self, settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
-    ) -> None:
-        self._contexts = {
-            name: AccountContext(
-                self.name,
-                name,
-                open_client(settings, name, gates=HostGates(), limits=IMPATIENT, user_agent="nightshift"),
-                settings,
-                warehouse,
-                clock,
-            )
-            for name in settings.accounts
-        }
-
-    @property
-    def accounts(self) -> Sequence[str]:
-        """The configured accounts."""
-        return tuple(self._contexts)
-
-    def traffic(self, account: str) -> Traffic:
-        """What the account's requests have cost."""
-        return self._contexts[account].client.traffic
-
-    async def probe(self, account: str) -> datetime | None:
-        """Prove the credentials."""
-        return await self._contexts[account].client.server_time()
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        for context in self._contexts.values():
-            await context.client.aclose()
-
-    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:  # noqa: ARG002
-        """The list, then what is not final."""
-        context = self._contexts[account]
-        async for units in listing(context):
-            yield units
-        due = await context.warehouse.fetch(
-            DUE_NON_FINAL,
-            account,
-            list(context.settings.accounts),
-            datetime.fromtimestamp(context.clock(), UTC),
-        )
-        if due:
-            yield [Revisit(context, tuple(row["id_data_session"] for row in due))]
+def whole_source(
+    settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
+) -> BaceSource:
+    """The real source, impatient."""
+    return BaceSource(settings, warehouse, HostGates(), IMPATIENT, clock=clock)
 
 
 @dataclass(slots=True)
@@ -129,6 +96,7 @@ class Pipeline:
         clock: The vendor's time, and ours.
         make_source: Makes the source of a run from settings, warehouse and clock.
         sink: Makes the sink of a run.
+        redact: Takes secrets out of what is kept.
     """
 
     cloud: BaceCloud
@@ -136,28 +104,33 @@ class Pipeline:
     pool: Any
     settings: BaceSettings
     clock: ManualClock
-    make_source: Callable[..., Source] = ListingSource
+    make_source: Callable[..., Source] = whole_source
     sink: Callable[[Any], Any] = PostgresSink
+    redact: Callable[[str], str] = str
 
-    async def run(self, *, accounts: Sequence[str] | None = None) -> list[RunOutcome]:
-        """One pass, as a process of its own would make it: with new connections and an empty memory."""
+    async def run(self, task: Task = ONCE, *, accounts: Sequence[str] | None = None) -> list[RunOutcome]:
+        """One task, as a process of its own would do it: with new connections and an empty memory."""
         source = self.make_source(self.settings, self.warehouse, self.clock)
-        engine = Engine(self.sink(self.pool), PostgresLedger(self.pool), Counts())
+        engine = Engine(self.sink(self.pool), PostgresLedger(self.pool), Counts(), self.redact)
         try:
-            return await engine.run(source, Task("once"), accounts or source.accounts)
+            return await engine.run(source, task, accounts or source.accounts)
         finally:
             await source.aclose()
 
-    async def once(self, *, accounts: Sequence[str] | None = None) -> int:
-        """One pass; it has to succeed. How many requests it took, those for tokens aside."""
+    async def once(self, task: Task = ONCE, *, accounts: Sequence[str] | None = None) -> int:
+        """One task; it has to succeed. How many requests it took, those for tokens aside."""
         before = len(self.asked())
-        outcomes = await self.run(accounts=accounts)
+        outcomes = await self.run(task, accounts=accounts)
         assert [outcome.error for outcome in outcomes] == [None] * len(outcomes)
         return len(self.asked()) - before
 
     def asked(self) -> list[Any]:
         """The requests so far, those for tokens aside."""
         return [request for request in self.cloud.requests if "oauth2" not in request.path]
+
+    def asked_for_data(self) -> list[Span]:
+        """The stretches of time that were asked for so far, one for each request for data."""
+        return [_asked(request) for request in self.cloud.requests if "downsampled" in request.path]
 
     def change(self, **behaviour: Any) -> None:
         """Replace switches of the cloud."""
@@ -190,6 +163,42 @@ class Pipeline:
         ]
         await self.assert_ledger()
 
+    async def assert_exact(self) -> None:
+        """Every sample of every session is in the warehouse once, with its instant and value."""
+        await self.assert_ledger()
+        found: Counter[Sample] = Counter()
+        for row in await self.fetch(DATAPOINTS):
+            assert row["count"] == 1 or row["min_value"] <= row["value"] <= row["max_value"]
+            found[row["session"], row["dataset"], row["ms"], row["value"]] += row["count"]
+        assert found == self.samples()
+
+    def samples(self) -> Counter[Sample]:
+        """All samples that the cloud has got so far."""
+        expected: Counter[Sample] = Counter()
+        for session in self.cloud.sessions():
+            held = self.cloud.samples(session.id)
+            for which, ms, value in zip(held.dataset, held.time_ms, held.value, strict=True):
+                key = held.datasets[which].id_container_data_latest
+                expected[session.id, key, int(ms), float(value)] += 1
+        return expected
+
+    async def statuses(self) -> dict[str, int]:
+        """How many sessions there are of each status."""
+        rows = await self.fetch("SELECT status, count(*) FROM bace.data_sessions GROUP BY status")
+        return {row["status"]: row["count"] for row in rows}
+
+    async def state(self) -> Mapping[str, Any]:
+        """The only session, as the contract shows it."""
+        (row,) = await self.fetch("SELECT * FROM bace.data_sessions")
+        return row
+
+    async def coverage(self, session: str) -> tuple[Span, ...]:
+        """What of a session was read, in microseconds."""
+        ranges = await self.value(
+            "SELECT raw_coverage FROM bace.data_sessions WHERE id_data_session = $1", UUID(session)
+        )
+        return tuple(Span(microseconds(part.lower), microseconds(part.upper)) for part in ranges)
+
     async def assert_ledger(self) -> None:
         """Every run accounts for every item that it read."""
         wrong = await self.fetch(
@@ -221,6 +230,15 @@ def make_session(start: int, **fields: Any) -> DataSession:
     dataset = Dataset.of(identifier("group", 1), identifier("device", 1), 5205)
     points = [(dataset, start + 47 + 300 * n, 3.95) for n in range(3)]
     return DataSession.of(points, **{"start": start, "end": start + 1_000, **fields})
+
+
+def _asked(request: Any) -> Span:
+    """Which time a request for data is about, in microseconds."""
+    if request.body:
+        bounds = json.loads(request.body)["filter"]["timestamp_seconds"]
+    else:
+        bounds = {op: request.query[f"filter[timestamp_seconds][{op}]"] for op in ("gte", "lt")}
+    return Span(round(float(bounds["gte"]) * 1e6), round(float(bounds["lt"]) * 1e6))
 
 
 def _account(given: CloudAccount) -> Account:

@@ -10,7 +10,7 @@ import numpy as np
 from sync.sources.bace.lengths import FLOOR, RAW, Lengths, grain_of
 from sync.sources.bace.resolution.emptiness import bucket_rows, no_rows, taken_up, tied_rows
 from sync.sources.bace.resolution.raw import next_page, raw_rows
-from sync.sources.bace.resolution.scan import Answer, Ask, Reply, Scan, Stamps, Step, in_vain
+from sync.sources.bace.resolution.scan import Answer, Ask, Doubt, Reply, Scan, Stamps, Step, in_vain, shorter
 from sync.sources.bace.spans import MINUTE, Span
 
 ORDERLY: Final = 8
@@ -35,6 +35,8 @@ def _judged(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer) -> Step:
     reply = Reply.to(ask, answer)
     if scan.pages is not None:
         return next_page(scan, scan.pages, lengths, reply)
+    if scan.doubt is not None:
+        return _confirmed(scan, scan.doubt, lengths, reply)
     if not reply.whole:
         lengths = _judge_order(lengths, reply)
     if reply.stamps.size == 0:
@@ -49,13 +51,26 @@ def _judged(scan: Scan, lengths: Lengths, ask: Ask, answer: Answer) -> Step:
         if ask.hoped == RAW and not reply.shares:
             scan = replace(scan, suspect=ask.span, wary=True)
         return bucket_rows(scan, lengths, reply, grain)
+    if length > FLOOR and not scan.vouched and not bool((reply.stamps % MINUTE).any()):
+        doubt = Doubt(length, int(reply.stamps[0]), int(reply.counts[0]))
+        return Step(replace(scan, doubt=doubt), lengths)
     if scan.suspect is not None and _betrays(scan.suspect, reply.stamps):
         lengths = lengths.exposed(scan.suspect.length)
         scan = replace(scan, suspect=None)
     if scan.tied is not None and scan.tied.agrees(reply):
         lengths = replace(lengths, raw=lengths.raw.hit(scan.tied.length))
         scan = replace(scan, tied=None)
-    return raw_rows(scan, lengths, reply)
+    step = raw_rows(scan, lengths, reply)
+    return replace(step, proves=not reply.shares and bool((reply.stamps % MINUTE).any()))
+
+
+def _confirmed(scan: Scan, doubt: Doubt, lengths: Lengths, reply: Reply) -> Step:
+    """Whether rows on whole minutes are samples: proof of an interval length may be older than the server."""
+    scan = replace(scan, doubt=None)
+    if doubt.is_dispelled_by(reply):
+        return Step(replace(scan, vouched=True), lengths)
+    lengths = lengths.exposed(doubt.length)
+    return Step(shorter(scan, lengths, doubt.length), lengths)
 
 
 def _judge_order(lengths: Lengths, reply: Reply) -> Lengths:

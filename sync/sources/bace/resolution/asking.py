@@ -24,6 +24,8 @@ def next_ask(scan: Scan, lengths: Lengths, *, may_explore: bool = True) -> Ask |
         return None
     if scan.pages is not None:
         return Ask(scan.pages.span, page=scan.pages.page + 1)
+    if scan.doubt is not None:
+        return Ask(scan.doubt.span)
     if scan.in_doubt:
         spans = scan.remaining
         return Ask(Span(floor(spans[0].start, DAY), ceil(spans[-1].end, DAY)), hoped=DAY)

@@ -39,19 +39,28 @@ def bucket_rows(scan: Scan, lengths: Lengths, reply: Reply, grain: int) -> Step:
     asked, stamps = reply.span, reply.stamps
     # Up to the end of what was asked, not of its last bucket: raw samples can lie on whole minutes, too.
     end = asked.end if reply.whole else int(stamps[-1]) if lengths.ordered else asked.start
-    starts, which = np.unique(stamps, return_inverse=True)
-    totals = np.bincount(which, weights=reply.counts).astype(np.int64)
     known = span(ceil(asked.start, grain), end)
-    filled = [
-        Stretch(Span(start, start + grain), grain, total)
-        for start, total in zip(starts.tolist(), totals.tolist(), strict=True)
-    ]
-    empty = difference(known, [cell.span for cell in filled])
-    whole = [cell for cell in filled if not difference((cell.span,), known)]
+    filled = [cell for cell in _cells(reply, grain) if cell.holds]
+    missing = [cell for cell in filled if cell.holds != _seen(scan, cell.span)]
+    empty = difference(known, [cell.span for cell in missing])
+    whole = [cell for cell in missing if not difference((cell.span,), known)]
     # What a cut answer did not come to is worth another question, if only it came to something.
     reached = end if end > asked.start else asked.end
     told = Told(Span(asked.start, reached), grain, tuple(whole))
     return _found_empty(scan, lengths, reply.ask, empty, told)
+
+
+def _cells(reply: Reply, grain: int) -> list[Stretch]:
+    """The buckets of an answer, and how many samples of all datasets each announces."""
+    starts, which = np.unique(reply.stamps, return_inverse=True)
+    totals = np.bincount(which, weights=reply.counts).astype(np.int64)
+    pairs = zip(starts.tolist(), totals.tolist(), strict=True)
+    return [Stretch(Span(start, start + grain), grain, total) for start, total in pairs]
+
+
+def _seen(scan: Scan, within: Span) -> int:
+    """How many samples were found in a bucket already: all that it announced, and the rest of it is empty."""
+    return sum(within.start <= stamp < within.end for stamp in scan.seen)
 
 
 def tied_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
@@ -91,6 +100,7 @@ def no_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
         step.scan,
         todo=without(step.scan.todo, unproven),
         deferred=deferred,
+        waste=scan.waste.after(ask.span, NONE, cut=False),
         longest=None if scan.longest is None else 2 * scan.longest,
         wary=True,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from sync.sources.bace.lengths import BUCKETS, Lengths
+from sync.sources.bace.lengths import BUCKETS, FIRST_GUESS, Lengths
 from sync.sources.bace.resolution.scan import Ask, Scan
 from sync.sources.bace.spans import SECOND, Span, ceil, duration, floor
 
@@ -23,7 +23,8 @@ class _Plan:
 
 def probe(scan: Scan, lengths: Lengths) -> Ask | None:
     """The coarse question that saves more than it costs, if there is one."""
-    reach = lengths.raw.reached or scan.longest or 0
+    # Before anything is proven, the first question is a guess; another one like it needs a reason.
+    reach = lengths.raw.reached or scan.longest or (FIRST_GUESS if scan.deferred else 0)
     if reach == 0:
         return None
     plans = [plan for grain in BUCKETS if (plan := _plan(scan, lengths, grain, reach)) is not None]

@@ -101,6 +101,7 @@ def accept(scan: Scan, lengths: Lengths, proven: Span, stamps: Stamps, counts: S
     scan = replace(
         scan,
         todo=without(todo, union((*found, proven))),
+        seen=() if lengths.raw.reached else (*scan.seen, *np.repeat(stamps, counts).tolist()),
         hollow=union((*scan.hollow, *found)),
         left=None if scan.left is None else scan.left - int(counts.sum()),
         longest=_next_longest(lengths, proven.length),

@@ -116,6 +116,7 @@ class Step:
         accepted: Stretches that are proven. Their rows, in this answer and in those held, are raw.
         doubted: Stretches that were accepted before and have to be read again.
         hold: More pages of this answer follow: keep its rows until they are accepted.
+        proves: The answer proves by itself that its length is raw, whatever is known.
     """
 
     scan: Scan
@@ -123,6 +124,7 @@ class Step:
     accepted: tuple[Span, ...] = ()
     doubted: tuple[Span, ...] = ()
     hold: bool = False
+    proves: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,25 @@ class Tied:
             stamp % MINUTE and self.counts.get(stamp) == count
             for stamp, count in zip(reply.stamps.tolist(), reply.counts.tolist(), strict=True)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A row on a whole minute, in an answer that nothing but older proof says is raw: asked for alone."""
+
+    length: int
+    stamp: int
+    count: int
+
+    @property
+    def span(self) -> Span:
+        """Where a raw sample would be, and most of its bucket's would not."""
+        return Span(self.stamp, self.stamp + SECOND)
+
+    def is_dispelled_by(self, reply: Reply) -> bool:
+        """Whether the row is there, just as it was."""
+        here = reply.stamps == self.stamp
+        return reply.whole and bool((reply.counts[here] == self.count).any())
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +256,15 @@ class Scan:
             proven raw by another one.
         in_doubt: Nothing but deferred time is left: ask along bucket edges, then second by second if need be.
         last_resort: That has been done.
+        seen: Instants of the samples found while no raw length was proven, as often as they came.
         hollow: Time that is known to hold no samples: a question may reach across it.
         waste: What coarse answers could save.
         density: Rows in a microsecond of the last raw answer.
         promise: What a cut answer said is still to come.
         pages: An answer that is being read page by page.
         suspect: What was asked when rows came that may have been buckets, each with a single sample.
+        doubt: A row that has to be confirmed before answers like its own are believed.
+        vouched: Such a row was confirmed.
         tied: Rows that wait for a shorter answer to agree with them.
         wary: The last interval that was longer than a proven one showed nothing: none is tried for now.
         habit: Which part of their time sessions before this one spent without samples, at length.
@@ -255,12 +279,15 @@ class Scan:
     deferred: tuple[Deferred, ...] = ()
     in_doubt: bool = False
     last_resort: bool = False
+    seen: tuple[int, ...] = ()
     hollow: tuple[Span, ...] = ()
     waste: Waste = Waste()
     density: float = 0.0
     promise: Promise | None = None
     pages: Pages | None = None
     suspect: Span | None = None
+    doubt: Doubt | None = None
+    vouched: bool = False
     tied: Tied | None = None
     wary: bool = False
     habit: float = 0.0

@@ -49,9 +49,9 @@ STORED = {
 }
 
 
-def told(known: Known, now: float = NOW) -> Any:
+def told(known: Known) -> Any:
     """What the warehouse has after it was told the news; None if there were none."""
-    news = known.news(now)
+    news = known.news()
     return json.loads(json.dumps(news[NAME])) if news else None
 
 
@@ -59,14 +59,14 @@ def told(known: Known, now: float = NOW) -> Any:
 @given(proven, pages, st.floats(0, PROOF_LASTS - 1))
 def test_what_was_learned_comes_back_as_it_was(lengths: Lengths, page: int | None, later: float):
     """Through the warehouse's JSON, within a day."""
-    known = Known(lengths=lengths, page_size=page)
+    known = Known(lengths=lengths, page_size=page, proven_at=NOW)
     again = Known.load(told(known), NOW + later)
     assert (again.lengths, again.page_size) == (lengths, page)
 
 
 def test_the_stored_form_stays_what_it_is():
     """An older version's knowledge is of use to a newer one."""
-    assert told(Known(lengths=SERVER, page_size=500)) == STORED
+    assert told(Known(lengths=SERVER, page_size=500, proven_at=NOW)) == STORED
     assert Known.load(STORED, NOW).lengths == SERVER
 
 
@@ -74,7 +74,7 @@ def test_the_stored_form_stays_what_it_is():
 @given(proven, pages, st.one_of(st.floats(PROOF_LASTS, 1e9), st.floats(-1e9, -1)))
 def test_proof_that_is_not_of_the_last_day_is_a_hint(lengths: Lengths, page: int | None, later: float):
     """Thresholds may have changed since: nothing counts as proven, and the old length is tried first."""
-    again = Known.load(told(Known(lengths=lengths, page_size=page)), NOW + later)
+    again = Known.load(told(Known(lengths=lengths, page_size=page, proven_at=NOW)), NOW + later)
     assert again.lengths == Lengths(hint=lengths.raw.reached)
     assert again.lengths.worth_trying() == lengths.raw.reached
     assert again.page_size == page
@@ -179,20 +179,20 @@ def test_whatever_is_loaded_can_be_worked_with(ends: dict[str, Any], later: floa
 @given(proven, pages, st.floats(0, SAVE_EVERY - 1))
 def test_nothing_new_is_no_news(lengths: Lengths, page: int | None, later: float):
     """Neither right after it was told, nor after it was loaded."""
-    known = Known(lengths=lengths, page_size=page)
+    known = Known(lengths=lengths, page_size=page, proven_at=NOW)
     stored = told(known)
-    assert told(known, NOW + later) is None
-    assert told(Known.load(stored, NOW + later), NOW + later) is None
+    assert told(known) is None
+    assert told(Known.load(stored, NOW + later)) is None
 
 
 def test_nothing_is_told_before_anything_is_proven():
     """A guess is of no use to anybody else; nor does it wipe out a hint that the warehouse has."""
     assert told(Known(page_size=500)) is None
     stale = Known.load(STORED, NOW + 2 * PROOF_LASTS)
-    assert told(stale, NOW + 9 * PROOF_LASTS) is None
+    assert told(stale) is None
     stale.lengths = stale.lengths.learn(3 * HOUR, MINUTE, places=9, shared=True)
     stale.page_size = 100
-    assert told(stale, NOW + 9 * PROOF_LASTS) is None
+    assert told(stale) is None
 
 
 @pytest.mark.parametrize(
@@ -208,37 +208,52 @@ def test_whatever_changed_is_told_at_once_and_once(change: dict[str, Any]):
     known = Known.load(STORED, NOW)
     for name, value in change.items():
         setattr(known, name, value)
-    stored = told(known, NOW + 1)
-    assert stored["at"] == NOW + 1
-    assert Known.load(stored, NOW + 1) == Known(
-        lengths=known.lengths, page_size=known.page_size, saved=(known.lengths, known.page_size, NOW + 1)
-    )
-    assert told(known, NOW + 2) is None
+    stored = told(known)
+    assert stored["at"] == NOW
+    again = Known.load(stored, NOW + 1)
+    assert (again.lengths, again.page_size) == (known.lengths, known.page_size)
+    assert told(known) is None
 
 
-def test_proof_in_use_is_confirmed_every_hour():
-    """Else it would become a hint in the middle of the work."""
+def test_a_proof_that_is_renewed_is_told_every_hour():
+    """Else it would be a hint for the program that starts next."""
     known = Known.load(STORED, NOW)
-    assert told(known, NOW + SAVE_EVERY - 1) is None
-    assert told(known, NOW + SAVE_EVERY) == {**STORED, "at": NOW + SAVE_EVERY}
-    assert told(known, NOW + SAVE_EVERY + 1) is None
+    known.learn(SERVER, NOW + SAVE_EVERY - 1, proven=HOUR)
+    assert told(known) is None
+    known.learn(SERVER, NOW + SAVE_EVERY, proven=HOUR)
+    assert told(known) == {**STORED, "at": NOW + SAVE_EVERY}
+    assert told(known) is None
+
+
+def test_only_an_answer_of_about_the_longest_length_renews_its_proof():
+    """Short sessions say nothing about what is served at an hour."""
+    known = Known.load(STORED, NOW)
+    known.learn(SERVER, NOW + PROOF_LASTS - 1, proven=HOUR // 2)
+    assert known.current(NOW + PROOF_LASTS) == Lengths(hint=HOUR)
+
+
+def test_a_proof_grows_old_in_memory_too():
+    """A program that runs for years has to prove its lengths again, day after day."""
+    known = Known.load(STORED, NOW)
+    assert known.current(NOW + PROOF_LASTS - 1) == SERVER
+    assert known.current(NOW + PROOF_LASTS) == Lengths(hint=HOUR)
 
 
 def test_an_old_hint_that_proves_right_is_told():
     """It is proof again, for another day."""
     later = NOW + 2 * PROOF_LASTS
     known = Known.load(STORED, later)
-    known.lengths = known.lengths.learn(HOUR, 0, places=9, shared=False)
-    assert Known.load(told(known, later), later).lengths.raw == Threshold(HOUR)
+    known.learn(known.lengths.learn(HOUR, 0, places=9, shared=False), later, proven=HOUR)
+    assert Known.load(told(known), later).lengths.raw == Threshold(HOUR)
 
 
 def test_proof_that_turned_out_wrong_is_taken_back():
     """A program that starts next must not take buckets for samples at a length that failed."""
     known = Known.load(STORED, NOW)
     known.lengths = known.lengths.exposed(HOUR)
-    again = Known.load(told(known, NOW + 1), NOW + 2)
+    again = Known.load(told(known), NOW + 2)
     assert again.lengths.raw == Threshold(missed=HOUR)
-    assert told(known, NOW + 2 * SAVE_EVERY) is None
+    assert told(known) is None
 
 
 # --- the habit -------------------------------------------------------------------------------------
