@@ -16,17 +16,25 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from sync.commands.emulated import write_config
+from sync.emulators.bace import BaceCloud, Fleet, Kind
 from sync.emulators.beddit import BedditCloud, Study
 
-CASES = {
+NIGHTS = {
     "one short night, no raw signal": Study(users=(1,), nights=1, hours=0.5, raw_signal=False),
     "one night, raw signal (9 MB)": Study(users=(1,), nights=1),
     "24-hour night, raw signal (26 MB)": Study(users=(1,), nights=1, hours=24),
     "300 nights, no raw signal": Study(users=(1,), nights=300, raw_signal=False),
     "20 nights, raw signal": Study(users=(1,), nights=20),
+}
+VITALS = Fleet(kinds=(Kind.VITALS,), gap=0)
+SESSIONS = {
+    "one data session of 100,000 samples": replace(VITALS, sessions=1, hours=(9.3, 9.3)),
+    "one data session of 1,000,000 samples": replace(VITALS, sessions=1, hours=(93, 93)),
+    "100 data sessions, 1,000,000 samples": replace(VITALS, sessions=100, hours=(0.93, 0.93)),
 }
 MIB = 2**20
 
@@ -34,18 +42,25 @@ MIB = 2**20
 def main() -> None:
     """Run every case and print the table."""
     print(f"{'case':<42}{'data MiB':>10}{'peak MiB':>10}{'peak/data':>11}")
-    for name, study in CASES.items():
-        data, peak = asyncio.run(measure(study))
-        print(f"{name:<42}{data / MIB:>10.1f}{peak / MIB:>10.1f}{peak / data:>11.2f}", flush=True)
+    for name, study in NIGHTS.items():
+        report(name, *asyncio.run(measure(study)))
+    for name, fleet in SESSIONS.items():
+        report(name, *asyncio.run(measure(Study(users=(1,), nights=0), fleet)))
 
 
-async def measure(study: Study) -> tuple[int, int]:
+def report(name: str, data: int, peak: int) -> None:
+    """Print a line of the table."""
+    print(f"{name:<42}{data / MIB:>10.1f}{peak / MIB:>10.1f}{peak / data:>11.2f}", flush=True)
+
+
+async def measure(study: Study, fleet: Fleet | None = None) -> tuple[int, int]:
     """Bytes that came in, and the peak resident bytes of the process that took them."""
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # the database's account has to pass
-        async with BedditCloud(study) as cloud:
-            config = write_config(folder, cloud, {"sleeper": study.users[0]})
+        async with BedditCloud(study) as beddit, BaceCloud(fleet or ()) as bace:
+            users = {} if fleet else {"sleeper": study.users[0]}
+            config = write_config(folder, beddit, users, bace if fleet else None)
             process = await asyncio.create_subprocess_exec(
                 sys.executable, __file__, "child", str(config), stdout=subprocess.PIPE, env=os.environ
             )
