@@ -188,6 +188,21 @@ def halves(window: Interval) -> tuple[Interval, Interval] | None:
     return Interval(window.start, middle), Interval(middle, window.end)
 
 
+def bisected(asked: Interval, starts: Iterable[int | None]) -> tuple[Interval, Interval]:
+    """Two pieces of a question, older and newer, that hold about as many of the sessions of its answer.
+
+    Args:
+        asked: The time that was asked about.
+        starts: When the sessions began, in Unix seconds, so far as is known. Where they do not tell pieces
+            apart the cut is in the middle of the time.
+    """
+    begin, end = asked.start.timestamp(), asked.end.timestamp()
+    inside = sorted(start for start in starts if start is not None and begin < start < end)
+    alike = not inside or inside[0] == inside[-1]
+    cut = asked.start + (asked.end - asked.start) / 2 if alike else as_time(inside[len(inside) // 2])
+    return Interval(asked.start, cut), Interval(cut, asked.end)
+
+
 def next_width(width: timedelta, found: int, narrowest: timedelta) -> timedelta:
     """How long the next window may be: at most twice as long as the last one.
 

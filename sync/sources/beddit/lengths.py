@@ -2,8 +2,8 @@
 
 No document says that an answer holds all that was asked for. A server that has sent n sessions at once
 sends fewer only where there are fewer. So the longest answers so far alone are in doubt: they are asked for
-again in parts, a few times, and whatever else is in those proves a cap. From then on answers of that length
-are too large.
+again in two pieces, a few times, and whatever else is in those proves a cap. From then on answers of that
+length are too large.
 """
 
 from __future__ import annotations

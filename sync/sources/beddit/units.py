@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -10,7 +10,7 @@ from datetime import timedelta
 from sync.errors import AnswerBroken, AnswerTooLarge, RequestRefused, SourceContractError
 from sync.model import Batch, Interval, Progress
 from sync.sources.beddit.client import Answer
-from sync.sources.beddit.cursor import Course, Cursor, as_time
+from sync.sources.beddit.cursor import Course, Cursor, as_time, bisected
 from sync.sources.beddit.lengths import Lengths, adds
 from sync.sources.beddit.paging import Ask, Done, GiveUp, Paging, Seen, proven_order
 from sync.sources.beddit.reading import AccountUnit, Reading
@@ -218,23 +218,6 @@ class Incremental(AccountUnit):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Doubt:
-    """A part that was read, and is read again in halves, because its answer may have been cut.
-
-    Attributes:
-        answer: What it held.
-        asked_at: The server's clock at it.
-        since: Where in the window's ``seen`` the halves begin.
-        lost: How many parts had been given up before.
-    """
-
-    answer: list[Seen]
-    asked_at: float
-    since: int
-    lost: int
-
-
 @dataclass(slots=True)
 class Window(AccountUnit):
     """Reads the sessions that started in a stretch of time, in ever smaller parts if need be.
@@ -264,18 +247,18 @@ class Window(AccountUnit):
 
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The window's sessions, newest part first, each part's coverage after its sessions."""
-        pending: list[Interval | _Doubt] = [self.window]
+        pending = [self.window]
         while pending:
             part = pending.pop()
-            if isinstance(part, _Doubt):
-                yield self._settled(part, outermost=not any(isinstance(other, _Doubt) for other in pending))
-                continue
             reading = Reading(self.context)
             try:
                 async with reading.of(self._question(part)) as batches:
                     async for batch in batches:
                         yield batch
                 self.course.lengths.check(len(reading.seen))
+                if self.course.lengths.doubts(len(reading.seen)):
+                    yield await self._compared(part, reading)
+                    self.course.lengths.check(len(reading.seen))
             except ASK_FOR_LESS as error:
                 if smaller := self.course.smaller(part):
                     self.course.refused(smaller[0])
@@ -289,32 +272,34 @@ class Window(AccountUnit):
                             yield batch
             else:
                 self.course.in_vain = 0
-                if doubt := self._doubt(part, reading):
-                    pending += doubt
-                else:
-                    yield Batch(self.stream, progress=Progress(covered=(part,)))
+                yield Batch(self.stream, progress=Progress(covered=(part,)))
             self.seen += reading.seen
 
     def _question(self, part: Interval) -> AbstractAsyncContextManager[Answer]:
         return self.context.client.started_in(part, self.context.settings.longest_session)
 
-    def _doubt(self, part: Interval, reading: Reading) -> Sequence[Interval | _Doubt]:
-        """What to read before the part counts as read; nothing where its answer cannot have been cut."""
-        if not self.course.lengths.doubts(len(reading.seen)) or not (smaller := self.course.smaller(part)):
-            return ()
-        since = len(self.seen) + len(reading.seen)
-        return _Doubt(reading.seen, reading.answered_at, since, len(self.course.given_up)), *smaller
+    async def _compared(self, part: Interval, whole: Reading) -> Batch:
+        """Ask for a part again in two pieces, which show whether its answer was cut; what was learned by it.
 
-    def _settled(self, doubt: _Doubt, *, outermost: bool) -> Batch:
-        """Whether the halves have shown that the whole was cut, or that it was not.
-
-        A part of an answer in doubt that was not cut says nothing: it may be as long as the cap by chance.
+        Nothing of them is stored: where they hold more than the whole did, it is read again in parts.
         """
-        course = self.course
-        cut = adds(self.seen[doubt.since :], doubt.answer, doubt.asked_at)
-        if cut or (outermost and len(course.given_up) == doubt.lost):
-            course.lengths.settle(len(doubt.answer), cut=cut)
-        return Batch(self.stream, learned=course.lengths.learned)
+        client, lengths, count = self.context.client, self.course.lengths, len(whole.seen)
+        asked = Interval(part.start, part.end + self.context.settings.longest_session)
+        pieces = bisected(asked, [row.session_id for row in whole.seen])
+        longest = 0
+        for piece in pieces:
+            reading = Reading(self.context)
+            async with reading.of(client.started_in(piece, timedelta())) as batches:
+                async for _ in batches:
+                    pass
+            longest = max(longest, len(reading.seen))
+            if adds(reading.seen, whole.seen, whole.answered_at):
+                lengths.settle(count, cut=True)
+                break
+        else:
+            if longest < count:  # a piece as long as the whole may have been cut as well
+                lengths.settle(count, cut=False)
+        return Batch(self.stream, learned=lengths.learned)
 
     async def _given_up(self, part: Interval) -> AsyncGenerator[Batch, None]:
         """Note it, and take its sessions without the days after it, in which the fault may lie."""

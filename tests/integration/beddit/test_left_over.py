@@ -12,6 +12,7 @@ from sync.emulators.beddit import BedditCloud, Behaviour, Fault, Limit, Order, R
 from sync.errors import SourceContractError
 from sync.model import Task
 from sync.sources.beddit.cursor import as_time
+from sync.sources.beddit.lengths import SMALL
 
 NOW = 1_711_000_000.5
 HOUR, DAY = 3_600.0, 86_400.0
@@ -198,6 +199,46 @@ async def test_an_answer_that_is_cut_without_a_word(  # noqa: PLR0917 - three of
     await pipeline.assert_truth()
     caps = await pipeline.fetch("SELECT value::int FROM sync.knowledge WHERE name = 'sessions.cap'")
     assert caps == [{"value": ceiling}]
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_nights_that_lie_close_together_do_not_hide_a_cut(open_pipeline, manual_clock, night, order):
+    """A night a day, of which the server sends five: both pieces of a question hold fewer than all of it."""
+    behaviour = Behaviour(answer_ceiling=5, order=order, range_order=order)
+    pipeline = await opened(open_pipeline, manual_clock, behaviour=behaviour)
+    for number in range(1, 8):
+        pipeline.cloud.put(USER, night(NOW - number * DAY), updated=NOW - (20 - number) * DAY)
+    await pipeline.once()
+    await pipeline.assert_truth()
+
+
+async def test_a_month_as_long_as_the_cap_by_chance(open_pipeline, manual_clock, night):
+    """One answer that is whole does not prove that longer ones would be: two more have to be as well."""
+    pipeline = await opened(open_pipeline, manual_clock, behaviour=Behaviour(answer_ceiling=8))
+    starts = [NOW - (number + 1) * DAY for number in range(8)]
+    starts += [NOW - (60 + number) * DAY for number in range(20)]
+    for start in starts:
+        pipeline.cloud.put(USER, night(start), updated=start + 700)
+    await pipeline.once()
+    await pipeline.assert_truth()
+
+
+@pytest.mark.parametrize("apart", [DAY, HOUR], ids=["days", "hours"])
+async def test_a_week_of_nights_costs_two_questions_more(open_pipeline, manual_clock, night, apart):
+    """Compared with fewer nights, which are believed, however close they lie; none is stored again."""
+    few, week = USER, USER + 1
+    tokens = {user: f"token-of-{user}" for user in (few, week)}
+    pipeline = await open_pipeline(None, tokens=tokens, clock=manual_clock(NOW))
+    pipeline.clock = pipeline.cloud._clock
+    for user, count in ((few, SMALL - 1), (week, 7)):
+        for number in range(1, count + 1):
+            start = NOW - 20 * DAY - number * apart
+            pipeline.cloud.put(user, night(start), updated=start + 700)
+    await pipeline.once()
+    await pipeline.assert_truth()
+    runs = await pipeline.fetch("SELECT requests::int, unchanged::int FROM sync.runs ORDER BY requests")
+    assert [run["unchanged"] for run in runs] == [0, 0]
+    assert runs[1]["requests"] - runs[0]["requests"] == 2
 
 
 async def test_the_lengths_of_answers_are_doubted_a_few_times_only(open_pipeline, manual_clock, night):

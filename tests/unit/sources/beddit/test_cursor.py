@@ -19,6 +19,7 @@ from sync.sources.beddit.cursor import (
     Cursor,
     Spoilt,
     as_time,
+    bisected,
     halves,
     next_width,
     next_window,
@@ -227,3 +228,26 @@ def test_what_was_refused_once_is_not_asked_for_again_while_there_are_nights():
     assert course.width == timedelta(days=4)
     course.widen(0)
     assert course.width == timedelta(days=8)
+
+
+# --- answers in two pieces ----------------------------------------------------------------------------
+
+
+@calm
+@given(st.sets(st.integers(0, 10**6), min_size=5, max_size=40))
+def test_sessions_are_cut_in_two_however_close_they_lie(starts: set[int]):
+    """No piece of a wide question holds all sessions of its answer, its bounds included."""
+    asked = Interval(as_time(-1), as_time(10**8))
+    older, newer = bisected(asked, list(starts))
+    assert (older.start, older.end, newer.end) == (asked.start, newer.start, asked.end)
+    for piece in (older, newer):
+        inside = sum(piece.start.timestamp() - 1 <= start <= piece.end.timestamp() for start in starts)
+        assert 0 < inside < len(starts)
+
+
+@pytest.mark.parametrize("starts", [[], [None, None], [500, 500], [-(10**12), 10**12, 1_000, 0]])
+def test_where_starts_tell_nothing_the_time_is_cut_in_the_middle(starts: list[int | None]):
+    """Sessions without a start, of one start, or that began outside do not move the cut."""
+    middle = as_time(500)
+    asked = Interval(as_time(0), as_time(1_000))
+    assert bisected(asked, starts) == (Interval(asked.start, middle), Interval(middle, asked.end))
