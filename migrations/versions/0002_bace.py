@@ -74,9 +74,34 @@ STATEMENTS = (
     """,
     """
     COMMENT ON TABLE bace.session_access IS
-    'Which accounts see a session; the first of them that is not refused reads it'
+    'Which accounts see a session; bace.sessions_of says which of them reads it'
     """,
     "COMMENT ON COLUMN bace.session_access.refused_at IS 'When the source last denied the session to the account'",
+    """
+    CREATE FUNCTION bace.sessions_of(account text, accounts text[])
+    RETURNS TABLE (id_data_session uuid) LANGUAGE sql STABLE AS $$
+        SELECT owner.id_data_session
+        FROM (
+            SELECT DISTINCT ON (a.id_data_session) a.id_data_session, a.account
+            FROM (
+                SELECT a.*, coalesce(s.last_success_at, '-infinity') AS succeeded_at,
+                       max(s.last_success_at) OVER (PARTITION BY a.id_data_session) AS newest_success_at
+                FROM bace.session_access a
+                LEFT JOIN sync.stream_state s
+                    ON s.source = 'bace' AND s.stream = 'sessions' AND s.account = a.account
+                WHERE a.account = ANY (sessions_of.accounts) AND a.refused_at IS NULL
+            ) AS a
+            ORDER BY a.id_data_session,
+                     a.succeeded_at < a.newest_success_at - interval '1 day', a.first_seen_at, a.account
+        ) AS owner
+        WHERE owner.account = sessions_of.account
+    $$
+    """,
+    """
+    COMMENT ON FUNCTION bace.sessions_of IS
+    'The sessions that an account reads: of the configured accounts that see a session and were not refused,'
+    ' the first one, unless its last success is a day older than that of another one'
+    """,
     # -- datapoints -------------------------------------------------------------------------------
     """
     CREATE TABLE bace.datapoint_rows (

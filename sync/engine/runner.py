@@ -147,7 +147,12 @@ class _Run:
 
         def clean(rejects: Sequence[Reject]) -> tuple[Reject, ...]:
             return tuple(
-                replace(reject, reason=fit(reject.reason), payload=_map_text(reject.payload, fit))
+                replace(
+                    reject,
+                    item_key=fit(reject.item_key),
+                    reason=fit(reject.reason),
+                    payload=_map_text(reject.payload, fit),
+                )
                 for reject in rejects
             )
 

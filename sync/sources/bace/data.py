@@ -5,20 +5,37 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sync.errors import AnswerTooLarge, RequestRefused, SourceContractError
+import structlog
+
+from sync.errors import RequestRefused, SourceContractError, SourceUnavailable, SyncError
 from sync.model import Batch, StreamKey, Update
-from sync.sources.bace.comparison import differing
+from sync.sources.bace.comparison import ALL_TIME, differing
 from sync.sources.bace.context import AccountContext
 from sync.sources.bace.knowledge import Known
 from sync.sources.bace.proof import Verdict, judge, still_open, unproven
-from sync.sources.bace.spans import MINUTE, SECOND, Span, ceil, difference, floor, span, union
+from sync.sources.bace.spans import (
+    DAY,
+    MINUTE,
+    SECOND,
+    Span,
+    ceil,
+    difference,
+    duration,
+    floor,
+    intersection,
+    span,
+    union,
+)
 from sync.sources.bace.tables import (
+    ACCESS_KEY,
     CHECK_KEY,
     NEWEST_DATAPOINT,
+    SEEN_BY,
+    SESSION_ACCESS,
     SESSION_CHECKS,
     SESSION_COUNTS,
     SESSION_LOADS,
@@ -26,8 +43,13 @@ from sync.sources.bace.tables import (
 from sync.sources.bace.walk import Part, Walk, microseconds
 from sync.transport import TokenRejected
 
+log = structlog.get_logger(__name__)
+
 MOST_DATASETS: Final = 100
 """Datasets that one request may be about (BACE docs, accessing-data)."""
+
+FEW: Final = 3
+"""So many questions for raw samples cost no more than to find out whether they are worth it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,19 @@ class DueSession:
         return self.checked_digest == self.digest
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a session could not be read.
+
+    Attributes:
+        reason: A sentence for a person.
+        is_denied: The account may not read it.
+    """
+
+    reason: str
+    is_denied: bool = False
+
+
 @dataclass(slots=True)
 class SessionData:
     """Reads a session's datapoints.
@@ -66,15 +101,13 @@ class SessionData:
         context: The account.
         known: What is known of the server; learns.
         due: The session.
-        trouble: After the unit: why the session could not be read, if it could not.
-        is_denied: After the unit: the account may not read it.
+        failure: After the unit: why the session could not be read; None: it was, or another account will.
     """
 
     context: AccountContext
     known: Known
     due: DueSession
-    trouble: str | None = None
-    is_denied: bool = False
+    failure: Failure | None = None
     _rows: int = 0
     _news_at: datetime | None = None
 
@@ -92,8 +125,8 @@ class SessionData:
         """The datapoints, then the verdict. What is wrong with this session alone is a verdict, too.
 
         Raises:
-            AuthenticationError: The account may read no data at all, as far as anybody can tell.
-            RetryableError: The vendor cannot be reached.
+            AuthenticationError: The account cannot sign in.
+            RetryableError: The vendor, or the warehouse, cannot be reached.
         """
         try:
             async with aclosing(self._read()) as batches:
@@ -101,23 +134,33 @@ class SessionData:
                     yield batch
             verdict = await self._verdict()
         except TokenRejected as error:
-            self.trouble, self.is_denied = str(error), True
-            return
-        except (RequestRefused, SourceContractError, AnswerTooLarge) as error:
-            self.trouble = str(error)
-            verdict = unproven(f"it could not be read: {error}", self._attempts, self._now)
+            if await self._is_seen_by_others():
+                yield self._hand_over()
+                return
+            verdict = self._failed(Failure(str(error), is_denied=True))
+        except (RequestRefused, SourceContractError, SourceUnavailable) as error:
+            await self.context.client.server_time()  # the vendor is there: it is this session's trouble
+            verdict = self._failed(Failure(str(error)))
+        except SyncError:
+            raise
+        except Exception as error:
+            log.exception("session.defect")
+            verdict = self._failed(Failure(f"a defect of nightshift ({type(error).__name__}); see the log"))
         yield self._note(verdict)
 
     # -- reading -------------------------------------------------------------------------------
 
     async def _read(self) -> AsyncGenerator[Batch, None]:
         parts = await self._parts()
+        unsettled = await self._unsettled()
         asked = False
         for part in parts:
-            missing = difference(self._wanted(), part.covered)
+            doubted = intersection(part.covered, unsettled)
+            missing = difference(self._wanted(), difference(part.covered, doubted))
+            missing = await self._worth_reading(part, missing)
             if missing:
                 asked = True
-                async with aclosing(self._walk(part, missing, len(parts))) as batches:
+                async with aclosing(self._walk(part, missing, len(parts), doubted=doubted)) as batches:
                     async for batch in batches:
                         yield batch
         if self.due.final and await self._needs_comparison(asked=asked):
@@ -125,10 +168,25 @@ class SessionData:
                 async for batch in batches:
                     yield batch
 
+    async def _unsettled(self) -> tuple[Span, ...]:
+        """Time in which samples may still come; it does not count as read, even if the session once ended."""
+        if self.due.final:
+            return ()
+        newest = await self._newest()
+        settled = self._wanted()[0].start if newest is None else newest - self._settle
+        return span(settled, ALL_TIME.end)
+
+    async def _worth_reading(self, part: Part, missing: tuple[Span, ...]) -> tuple[Span, ...]:
+        """Of an open session whose row is as it was, however long it is silent, a coarse answer tells all."""
+        reach = max(self.known.lengths.raw.reached, SECOND)
+        if self.due.final or not self.due.is_as_checked or duration(missing) <= FEW * reach:
+            return missing
+        since = Span(floor(missing[0].start, DAY), ALL_TIME.end)
+        return intersection(missing, await differing(self.context, self.known, part, since))
+
     async def _walk(
         self, part: Part, wanted: Sequence[Span], parts: int, *, doubted: Sequence[Span] = ()
     ) -> AsyncGenerator[Batch, None]:
-        settle = None if self.due.final else self.context.settings.settle
         walk = Walk(
             self.context,
             self.known,
@@ -136,8 +194,8 @@ class SessionData:
             wanted,
             expected=await self._expected() if parts == 1 and not doubted else None,
             series=len(part.datasets or self.due.datasets or ()) or 1,
-            newest=await self._newest() if settle is not None else None,
-            settle=None if settle is None else round(settle.total_seconds() * SECOND),
+            newest=None if self.due.final else await self._newest(),
+            settle=None if self.due.final else self._settle,
             doubted=tuple(doubted),
         )
         async with aclosing(walk.batches()) as batches:
@@ -147,10 +205,12 @@ class SessionData:
 
     def _wanted(self) -> tuple[Span, ...]:
         """The session's time with a margin: stamps have fractions, ``end`` has not, and device clocks err."""
-        due, settings = self.due, self.context.settings
-        end = due.ended_at + settings.margin if due.final and due.ended_at else self._vendors_now
-        begin = floor(microseconds(due.started_at - settings.margin), MINUTE)
-        return span(begin, max(ceil(microseconds(end), SECOND), begin + MINUTE))
+        due, margin = self.due, _length(self.context.settings.margin)
+        end = microseconds(self._vendors_now)
+        if due.final and due.ended_at:  # perhaps in the year 9999
+            end = min(microseconds(due.ended_at), end) + margin
+        begin = floor(microseconds(due.started_at) - margin, MINUTE)
+        return span(begin, max(ceil(end, SECOND), begin + MINUTE))
 
     async def _parts(self) -> list[Part]:
         """The groups of datasets: one request is about 100 of them at most."""
@@ -208,6 +268,27 @@ class SessionData:
             ended_at=self.due.ended_at,
         )
 
+    def _failed(self, failure: Failure) -> Verdict:
+        self.failure = failure
+        if failure.is_denied:  # permission comes without a change of the session: it is not given up
+            return unproven(f"denied: {failure.reason}", 0, self._now)
+        return unproven(f"it could not be read: {failure.reason}", self._attempts, self._now)
+
+    async def _is_seen_by_others(self) -> bool:
+        seen = await self.context.warehouse.fetch(
+            SEEN_BY, [self.due.id_data_session], list(self.context.other_accounts)
+        )
+        return bool(seen)
+
+    def _hand_over(self) -> Batch:
+        """A session that the account may list and not read is left to another one that lists it."""
+        row = {
+            "id_data_session": self.due.id_data_session,
+            "account": self.context.account,
+            "refused_at": self._now,
+        }
+        return Batch(self.stream, updates=(Update(SESSION_ACCESS, ACCESS_KEY, row),))
+
     async def _last_news(self) -> datetime:
         """When something about an open session was last new."""
         if self._rows == 0 and self.due.is_as_checked and self.due.news_at is not None:
@@ -236,6 +317,10 @@ class SessionData:
         return (self.due.attempts or 0) if self.due.is_as_checked else 0
 
     @property
+    def _settle(self) -> int:
+        return _length(self.context.settings.settle)
+
+    @property
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.context.clock(), UTC)
 
@@ -260,6 +345,10 @@ def _groups(datasets: Sequence[UUID] | None) -> list[tuple[UUID, ...] | None]:
         return [None]
     ordered = sorted(datasets)
     return [tuple(ordered[first : first + MOST_DATASETS]) for first in range(0, len(ordered), MOST_DATASETS)]
+
+
+def _length(time: timedelta) -> int:
+    return time // timedelta(microseconds=1)
 
 
 def _moment(instant: int) -> datetime:

@@ -24,7 +24,16 @@ from typing import Any, Self
 
 import structlog
 
-from sync.errors import AuthenticationError, RequestRefused, RetryableError, SourceContractError, SyncError
+from sync.errors import (
+    AnswerTooLarge,
+    AuthenticationError,
+    RateLimited,
+    RequestRefused,
+    RetryableError,
+    SourceContractError,
+    SourceUnavailable,
+    SyncError,
+)
 from sync.sources.bace.settings import Account
 from sync.transport import Clock, HttpClient, Request
 
@@ -297,6 +306,13 @@ class PasswordGrant:
             except (AuthenticationError, RequestRefused) as error:
                 log.info("token.refresh_refused", reason=str(error))
                 self._token = replace(self._token, refresh=None)
+            except RateLimited:
+                raise
+            except (RetryableError, SourceContractError) as error:
+                if self._still_serves():
+                    raise
+                # A vendor that has forgotten a refresh token may say so with any error.
+                log.info("token.refresh_failed", reason=str(error))
         return await self._by_password()
 
     async def _by_password(self) -> Token:
@@ -322,8 +338,11 @@ class PasswordGrant:
         # A refresh token works once: an exchange is never repeated behind anybody's back.
         request = Request(ENDPOINT, method="POST", form={**secrets, **form}, retry=False)
         asked_at = self._clock.now().timestamp()
-        async with self._http.open(request) as response:
-            body = await response.read(_LONGEST_ANSWER)
+        try:
+            async with self._http.open(request) as response:
+                body = await response.read(_LONGEST_ANSWER)
+        except AnswerTooLarge as error:  # of a token there is no less to ask for
+            raise SourceUnavailable(str(error), retry_after=error.retry_after) from error
         return _token_in(body, asked_at, form.get("refresh_token"))
 
 

@@ -75,7 +75,7 @@ class _Pages:
 
 @dataclass(slots=True)
 class Newest:
-    """What has appeared since the last pass: pages, newest first, until a whole one is known and final.
+    """What has appeared since the last pass: pages, newest first, until a whole one is known.
 
     Nothing is stored before the last page is in, and then the oldest comes first: an interruption leaves the
     newest page unknown, so that the next pass reads as far again.

@@ -17,7 +17,14 @@ from sync.sources.bace.cursor import BY_ID, EXPAND, Hints, unsupported
 from sync.sources.bace.listing import Answer, Ask, Order, Seen
 from sync.sources.bace.query import Filter, Query, gte, in_, lte
 from sync.sources.bace.sessions import FIELDS, RELATIONS, DecodedSession, decode_session
-from sync.sources.bace.tables import ACCESS_KEY, KNOWN_SESSIONS, SEEN_BY, SESSION_ACCESS, SESSIONS
+from sync.sources.bace.tables import (
+    ACCESS_KEY,
+    KNOWN_REJECTS,
+    KNOWN_SESSIONS,
+    SEEN_BY,
+    SESSION_ACCESS,
+    SESSIONS,
+)
 
 CHUNK = 50
 """Sessions that are asked for by id at once: their URL stays below 8 KiB."""
@@ -186,8 +193,8 @@ class Reading:
     async def compared(self, listed: Listed) -> tuple[list[Batch], bool]:
         """Batches for a page of documented fields, and whether it was quiet.
 
-        What differs from the warehouse is asked for whole. Quiet: all of it was known, equal in every
-        documented field, and final.
+        What differs from the warehouse is asked for whole. Quiet: all of it was known, and equal in every
+        documented field, or as unreadable as before.
         """
         known = await self._known(session.id for session in listed.sessions)
         equal = [one for one in listed.sessions if known[one.id].equals(one)]
@@ -196,8 +203,8 @@ class Reading:
         for chunk in _chunks(news):
             whole, _ = await self.by_id(chunk)  # one that is gone by now was never there for us
             batches.append(self._batch(whole, known))
-        quiet = not news and not listed.rejects and all(one.final for one in equal)
-        return batches, quiet and all(known[one.id].listed for one in equal)
+        rejected = await self._rejected([*map(str, news), *(one.item_key for one in listed.rejects)])
+        return batches, rejected and all(known[one.id].listed for one in equal)
 
     async def whole(self, decoded: Iterable[DecodedSession | Reject]) -> Batch:
         """A batch for sessions that were read whole."""
@@ -242,6 +249,14 @@ class Reading:
                 for row in rows
             }
         )
+
+    async def _rejected(self, keys: Sequence[str]) -> bool:
+        """Whether all of these could not be read before."""
+        if not keys:
+            return True
+        context = self.context
+        rows = await context.warehouse.fetch(KNOWN_REJECTS, context.source, context.account, list(keys))
+        return len(rows) == len(set(keys))
 
     async def _unseen_by_others(self, ids: Sequence[UUID]) -> list[UUID]:
         if not ids:

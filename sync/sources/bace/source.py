@@ -14,20 +14,17 @@ from sync.model import Batch, Interval, StreamKey, Stretch, Task, Traffic, Updat
 from sync.ports import Unit, Warehouse
 from sync.sources.bace.client import open_client
 from sync.sources.bace.context import AccountContext
-from sync.sources.bace.data import DueSession, SessionData
+from sync.sources.bace.data import DueSession, Failure, SessionData
 from sync.sources.bace.knowledge import NAME as LENGTHS
 from sync.sources.bace.knowledge import Known
 from sync.sources.bace.passes import Everything, Revisit, changes, listing, load_cursor
 from sync.sources.bace.settings import BaceSettings
 from sync.sources.bace.tables import (
-    ACCESS_KEY,
     CHECK_KEY,
     DATAPOINTS,
     DUE_NON_FINAL,
     DUE_SESSIONS,
     LOADS_IN_RANGE,
-    SEEN_BY,
-    SESSION_ACCESS,
     SESSION_CHECKS,
 )
 from sync.sources.bace.walk import no_rows
@@ -135,7 +132,9 @@ class BaceSource:
 
     async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """Take coverage back, in the warehouse: an interrupted reload goes on as a plain backfill."""
-        rows = await self._warehouse.fetch(LOADS_IN_RANGE, task.since, task.until)
+        rows = await self._warehouse.fetch(
+            LOADS_IN_RANGE, context.account, list(self._settings.accounts), task.since, task.until
+        )
         for first in range(0, len(rows), FORGET_AT_ONCE):
             chunk = rows[first : first + FORGET_AT_ONCE]
             stretches = tuple(
@@ -162,27 +161,25 @@ class BaceSource:
         self, context: AccountContext, task: Task, data: _Data
     ) -> AsyncGenerator[Sequence[Unit], None]:
         known = await self._server()
-        tried: set[UUID] = set()
+        last: DueSession | None = None
         while True:
             # What the first answers teach of the server serves all others: one session at first.
             size = GROUP if known.lengths.raw.reached else 1
-            due = await self._due(context, task, tried, size)
+            due = await self._due(context, task, last, size)
             if not due:
                 return
-            tried.update(session.id_data_session for session in due)
+            last = due[-1]
             units = [SessionData(context, known, session) for session in due]
             yield units
             for unit in units:
-                if unit.is_denied:
-                    yield [await self._denied(context, unit)]
-                else:
-                    data.note(unit)
+                data.note(unit)
             if data.is_hopeless:
                 return
 
     async def _due(
-        self, context: AccountContext, task: Task, tried: set[UUID], most: int
+        self, context: AccountContext, task: Task, last: DueSession | None, most: int
     ) -> list[DueSession]:
+        """The next sessions to read, behind the last of those before."""
         is_backfill = task.kind == "backfill"
         rows = await self._warehouse.fetch(
             DUE_SESSIONS,
@@ -191,20 +188,11 @@ class BaceSource:
             _time(self._clock()),
             task.since if is_backfill else None,
             task.until if is_backfill else None,
-            list(tried),
+            None if last is None else last.started_at,
+            None if last is None else last.id_data_session,
             most,
         )
         return [DueSession(**row) for row in rows]
-
-    async def _denied(self, context: AccountContext, unit: SessionData) -> Unit:
-        """A session that the account may list and not read goes to another one that lists it."""
-        key = unit.due.id_data_session
-        others = await self._warehouse.fetch(SEEN_BY, [key], list(context.other_accounts))
-        if not others:
-            return Complain(context, AuthenticationError(unit.trouble or "the data was denied"))
-        row = {"id_data_session": key, "account": context.account, "refused_at": _time(self._clock())}
-        batch = Batch(context.stream, updates=(Update(SESSION_ACCESS, ACCESS_KEY, row),))
-        return Note(context, f"session {key} left to another account", batch)
 
     async def _server(self) -> Known:
         """What is known of the server, from the warehouse the first time."""
@@ -255,15 +243,15 @@ class _Data:
     """How reading the sessions of a run went."""
 
     def __init__(self) -> None:
-        self.failures: list[SessionData] = []
+        self.failures: list[tuple[str, Failure]] = []
         self._in_a_row = 0
 
     def note(self, unit: SessionData) -> None:
         """A unit has run."""
-        if unit.trouble is None:
+        if unit.failure is None:
             self._in_a_row = 0
         else:
-            self.failures.append(unit)
+            self.failures.append((unit.label, unit.failure))
             self._in_a_row += 1
 
     @property
@@ -272,13 +260,15 @@ class _Data:
         return self._in_a_row >= HOPELESS
 
     def complaint(self) -> SyncError:
-        """What a person should know."""
-        first = self.failures[0]
+        """What a person should know; denials in a row are the account's trouble."""
+        last = [failure for _, failure in self.failures[-HOPELESS:]]
+        is_account = self.is_hopeless and all(failure.is_denied for failure in last)
+        label, failure = self.failures[0]
         many = f" and {len(self.failures) - 1} more" if len(self.failures) > 1 else ""
         stopped = "; the rest was left for the next run" if self.is_hopeless else ". Everything else was read"
-        return SourceContractError(
-            f"{first.label}{many} could not be read: {first.trouble}{stopped}, and these are tried again"
-            " after a day (status_reason in bace.data_sessions)"
+        return (AuthenticationError if is_account else SourceContractError)(
+            f"{label}{many} could not be read: {failure.reason.rstrip('.')}{stopped}, and these are tried"
+            " again after a day (status_reason in bace.data_sessions)"
         )
 
 

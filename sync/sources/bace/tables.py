@@ -153,22 +153,24 @@ COUNT_OF_ACCOUNT = """
     WHERE a.account = $1 AND a.refused_at IS NULL
 """
 
+# Which of some items are rejected already.
+KNOWN_REJECTS = """
+    SELECT item_key FROM sync.reject_log
+    WHERE source = $1 AND account = $2 AND item_key = ANY ($3) AND resolved_at IS NULL
+"""
+
 # Which of some sessions one of these accounts sees.
 SEEN_BY = """
     SELECT DISTINCT id_data_session FROM bace.session_access
     WHERE id_data_session = ANY ($1) AND account = ANY ($2) AND refused_at IS NULL
 """
 
-# Sessions that may still change, are due, and belong to an account: the first of the configured ones ($2)
-# that was not refused. One without a check was never read, which is a reason of its own to ask.
+# Sessions of an account, one of the configured ones ($2), that may still change and are due. One without a
+# check was never read, which is a reason of its own to ask.
 DUE_NON_FINAL = """
     SELECT r.id_data_session
     FROM bace.session_records r
-    JOIN LATERAL (
-        SELECT a.account FROM bace.session_access a
-        WHERE a.id_data_session = r.id_data_session AND a.account = ANY ($2) AND a.refused_at IS NULL
-        ORDER BY a.first_seen_at, a.account LIMIT 1
-    ) owner ON owner.account = $1
+    JOIN bace.sessions_of($1, $2) USING (id_data_session)
     LEFT JOIN bace.session_checks c USING (id_data_session)
     WHERE (r.ended_at IS NULL OR r.is_ingestion_finished IS NOT TRUE) AND r.missing_upstream_at IS NULL
       AND (c.id_data_session IS NULL OR c.next_check_at <= $3)
@@ -176,25 +178,21 @@ DUE_NON_FINAL = """
 """
 
 # Sessions of an account (see DUE_NON_FINAL) whose data has to be read or looked at again: never checked,
-# changed since, or due; within a range of starts ($4, $5), without some ($6), newest first.
+# changed since, or due; within a range of starts ($4, $5), newest first, behind one of them ($6, $7).
 DUE_SESSIONS = """
     SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
            r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
            c.digest AS checked_digest, c.status AS checked_status, c.attempts, c.news_at
     FROM bace.session_records r
-    JOIN LATERAL (
-        SELECT a.account FROM bace.session_access a
-        WHERE a.id_data_session = r.id_data_session AND a.account = ANY ($2) AND a.refused_at IS NULL
-        ORDER BY a.first_seen_at, a.account LIMIT 1
-    ) owner ON owner.account = $1
+    JOIN bace.sessions_of($1, $2) USING (id_data_session)
     LEFT JOIN bace.session_checks c USING (id_data_session)
     WHERE r.missing_upstream_at IS NULL AND r.started_at IS NOT NULL
       AND (c.id_data_session IS NULL OR c.digest <> r.digest OR c.next_check_at <= $3)
       AND ($4::timestamptz IS NULL OR r.started_at >= $4)
       AND ($5::timestamptz IS NULL OR r.started_at < $5)
-      AND r.id_data_session <> ALL ($6)
-    ORDER BY r.started_at DESC, r.id_data_session
-    LIMIT $7
+      AND ($6::timestamptz IS NULL OR (r.started_at, r.id_data_session) < ($6, $7::uuid))
+    ORDER BY r.started_at DESC, r.id_data_session DESC
+    LIMIT $8
 """
 
 SESSION_LOADS = """
@@ -224,7 +222,7 @@ HOLLOW = """
 # What is stored of a session in buckets of $4 microseconds.
 STORED_BUCKETS = """
     SELECT id_container_data_latest,
-           floor(extract(epoch FROM time) * 1000000 / $4)::bigint * $4 AS start,
+           floor(extract(epoch FROM time) * 1000000 / $4::bigint)::bigint * $4::bigint AS start,
            sum(coalesce(count, 1))::bigint AS count,
            min(coalesce(min_value, value)) AS least, max(coalesce(max_value, value)) AS most,
            sum(value * coalesce(count, 1)) AS total
@@ -233,10 +231,12 @@ STORED_BUCKETS = """
     GROUP BY 1, 2
 """
 
-# What was read of the sessions that began within a range.
+# What was read of an account's sessions (see DUE_NON_FINAL) that began within a range of starts ($3, $4).
 LOADS_IN_RANGE = """
     SELECT l.id_data_session, l.part, l.datasets, l.raw_coverage
-    FROM bace.session_records r JOIN bace.session_loads l USING (id_data_session)
-    WHERE ($1::timestamptz IS NULL OR r.started_at >= $1) AND ($2::timestamptz IS NULL OR r.started_at < $2)
+    FROM bace.session_records r
+    JOIN bace.sessions_of($1, $2) USING (id_data_session)
+    JOIN bace.session_loads l USING (id_data_session)
+    WHERE ($3::timestamptz IS NULL OR r.started_at >= $3) AND ($4::timestamptz IS NULL OR r.started_at < $4)
     ORDER BY r.started_at DESC, r.id_data_session, l.part
 """

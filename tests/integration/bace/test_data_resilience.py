@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from sync.emulators.bace import Fault, Fleet, Kind, Request
+from sync.emulators.bace import Fault, Fleet, Kind, Request, resources
 from sync.errors import AuthenticationError
 from sync.sources.bace.data import SessionData
-from tests.integration.bace.conftest import NOW, Pipeline, make_session
+from tests.integration.bace.conftest import NOW, Pipeline
 
 HOUR, DAY = 3600, 86_400
 START = int(NOW) - 3 * DAY
@@ -94,27 +93,18 @@ async def test_sessions_that_are_denied_in_a_row_do_not_hide_those_behind_them(o
 
 
 @pytest.mark.parametrize("end", [END_OF_TIME, int(NOW) + 400 * DAY])
-async def test_a_session_that_ended_in_the_far_future(open_pipeline, session, end):
+async def test_a_session_that_ended_in_the_far_future(open_pipeline, session, monkeypatch, end):
     """It is read as far as time has come, and its neighbour is read."""
     odd, other = session(START), session(START - DAY)
     pipeline = await open_pipeline([odd, other])
-    alter_listed(pipeline, odd.id, end=end)
+    listed = {"end": lambda one, now: end if one.id == odd.id else one.end_at(now)}
+    monkeypatch.setattr(resources, "_SESSION", {**resources._SESSION, **listed})
     await pipeline.once()
     await pipeline.assert_exact()
     assert await pipeline.statuses() == {"complete": 2}
     assert len(pipeline.asked_for_data()) < 60
     ended = "SELECT extract(epoch FROM max(ended_at))::bigint FROM bace.data_sessions"
     assert await pipeline.value(ended) == end
-
-
-def alter_listed(pipeline: Pipeline, session: str, **fields: Any) -> None:
-    """Let the vendor say something else of one session."""
-    answer = pipeline.cloud._json
-
-    def altered(status: int, payload: Any, *args: Any, **kwargs: Any) -> Any:
-        return answer(status, payload, *args, **kwargs)
-
-    pipeline.cloud._json = altered
 
 
 async def test_a_defect_of_ours_stays_with_its_session(open_pipeline, fleet, monkeypatch):
@@ -140,3 +130,39 @@ async def test_a_defect_of_ours_stays_with_its_session(open_pipeline, fleet, mon
     await pipeline.once()
     await pipeline.assert_exact()
     assert await pipeline.statuses() == {"complete": 4}
+
+
+# --- accounts that fail ---------------------------------------------------------------------------
+
+
+async def test_the_sessions_of_a_failed_account_pass_to_another(open_pipeline, session):
+    """Where one had no success for a day and another one did, that one reads what both see; not before."""
+    sessions = [session(START - n * HOUR) for n in range(3)]
+    pipeline = await open_pipeline(sessions)
+    pipeline.add_account("zeta", [sessions[0].group])
+    for name in ("lab", "zeta"):
+        await pipeline.once(accounts=[name])
+    await pipeline.assert_exact()
+    pipeline.cloud.put(replace(sessions[0], label="renamed", changed_at=(int(NOW) + HOUR,)))
+    pipeline.clock.now += 2 * HOUR
+    lock_out(pipeline, "lab")
+    lab, zeta = await pipeline.run()
+    assert isinstance(lab.error, AuthenticationError)
+    assert zeta.error is None
+    assert await pipeline.statuses() == {"complete": 2, "loading": 1}
+    await pipeline.pool.execute(
+        "UPDATE sync.stream_state SET last_success_at = last_success_at - interval '25 hours'"
+        " WHERE account = 'lab'"
+    )
+    lab, zeta = await pipeline.run()
+    assert zeta.error is None
+    assert await pipeline.statuses() == {"complete": 3}
+    await pipeline.assert_exact()
+
+
+def lock_out(pipeline: Pipeline, name: str) -> None:
+    """Let an account's password be another one from now on."""
+    accounts = pipeline.settings.accounts
+    accounts = {**accounts, name: replace(accounts[name], password="old")}
+    pipeline.settings = replace(pipeline.settings, accounts=accounts)
+    pipeline.cloud.revoke_tokens()

@@ -2,16 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from sync.emulators.bace import Behaviour, Fault, Fleet, Sorting
-from sync.model import Batch, Tally
+from sync.emulators.bace import Behaviour, Fault, Fleet, Sorting, resources
+from sync.model import Batch, Tally, Task, Traffic
+from sync.ports import Unit
+from sync.sources.bace.client import open_client
+from sync.sources.bace.context import AccountContext
+from sync.sources.bace.passes import Revisit, listing
+from sync.sources.bace.settings import BaceSettings
+from sync.sources.bace.tables import DUE_NON_FINAL
+from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
+from sync.transport import HostGates
+from tests.integration.bace.conftest import IMPATIENT, Pipeline
 
 NOW = 1_700_000_000
 DAY = 86_400
+
+
+class ListingSource:
+    """The part of the BACE source that lists sessions, and asks for those that are not final."""
+
+    name = "bace"
+
+    def __init__(
+        self, settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
+    ) -> None:
+        self._contexts = {
+            name: AccountContext(
+                self.name,
+                name,
+                open_client(settings, name, gates=HostGates(), limits=IMPATIENT, user_agent="nightshift"),
+                settings,
+                warehouse,
+                clock,
+            )
+            for name in settings.accounts
+        }
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """The configured accounts."""
+        return tuple(self._contexts)
+
+    def traffic(self, account: str) -> Traffic:
+        """What the account's requests have cost."""
+        return self._contexts[account].client.traffic
+
+    async def probe(self, account: str) -> datetime | None:
+        """Prove the credentials."""
+        return await self._contexts[account].client.server_time()
+
+    async def aclose(self) -> None:
+        """Close connections."""
+        for context in self._contexts.values():
+            await context.client.aclose()
+
+    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:  # noqa: ARG002
+        """The list, then what is not final."""
+        context = self._contexts[account]
+        async for units in listing(context):
+            yield units
+        due = await context.warehouse.fetch(
+            DUE_NON_FINAL,
+            account,
+            list(context.settings.accounts),
+            datetime.fromtimestamp(context.clock(), UTC),
+        )
+        if due:
+            yield [Revisit(context, tuple(row["id_data_session"] for row in due))]
+
+
+@pytest.fixture
+def open_pipeline(open_pipeline):
+    """Make pipelines that list sessions and do not read their data."""
+
+    async def opened(*args: Any, **options: Any) -> Pipeline:
+        pipeline = await open_pipeline(*args, **options)
+        pipeline.make_source = ListingSource
+        return pipeline
+
+    return opened
 
 
 @pytest.fixture
@@ -40,6 +117,40 @@ async def test_a_quiet_cycle_costs_two_requests(open_pipeline):
     assert (
         await pipeline.fetch("SELECT xmin::text, ctid::text FROM bace.session_records ORDER BY 2") == before
     )
+
+
+async def test_sessions_that_never_end_do_not_make_a_cycle_dear(open_pipeline, session):
+    """Of 2,100 sessions one in 45 stays open, on every page: what appears is found by the newest page."""
+    started = NOW - 2_100 * 7_200
+    ends = [started + n * 7_200 + 60 if n % 45 else None for n in range(2_100)]
+    pipeline = await open_pipeline(
+        [session(started + n * 7_200, end=end, ends=end is not None) for n, end in enumerate(ends)]
+    )
+    await pipeline.once()
+    for _ in range(3):
+        pipeline.clock.now += 900
+        assert await pipeline.once() <= 3
+
+
+@pytest.mark.parametrize("refused", [(), ("updated_at",)])
+async def test_sessions_that_cannot_be_read_do_not_make_a_cycle_dear(
+    open_pipeline, hundred, session, monkeypatch, refused
+):
+    """Where each page has one that is as unreadable as before, the newest page is enough for news."""
+    bad = {hundred[n].id for n in range(7, 120, 20)}
+    spoilt = {"id_data_session": lambda one, _: f"no {one.id}" if one.id in bad else one.id}
+    monkeypatch.setattr(resources, "_SESSION", {**resources._SESSION, **spoilt})
+    pipeline = await open_pipeline(hundred)
+    pipeline.change(refused_attributes=frozenset(refused))
+    for _ in range(2):  # the first time they come with more fields, and are others by that
+        await pipeline.once()
+    for _ in range(3):
+        pipeline.clock.now += 900
+        assert await pipeline.once() <= 2
+    pipeline.cloud.put(session(NOW))
+    pipeline.clock.now += 2_000
+    assert await pipeline.once() <= 4
+    assert await pipeline.value("SELECT count(*) FROM bace.session_records") == 120 - len(bad) + 1
 
 
 async def test_the_weekly_listing_asks_for_documented_fields_alone(open_pipeline, hundred):

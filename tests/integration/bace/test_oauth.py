@@ -179,7 +179,24 @@ async def test_an_answer_that_was_lost_costs_a_password_grant(sign_in, cloud, ti
     cloud.faults.add(Fault(cut_after=10), path="/oauth2/token")
     time.now += DAY
     assert (await client.sessions(Query())).total == 5
-    assert asked(cloud)[:2] == (2, 2)
+    assert asked(cloud)[:2] == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(status=500), Fault(status=503), Fault(status=200, body=b"{}"), Fault(status=200, body=b"<html>")],
+    ids=["500", "503", "no token", "garbage"],
+)
+async def test_a_refresh_that_fails_for_ever_costs_a_password_grant(sign_in, cloud, time, fault):
+    """However the vendor says that a refresh token is no good: each need costs one refresh, one password."""
+    client = sign_in()
+    await client.sessions(Query())
+    for need in range(1, 4):
+        time.now += DAY
+        cloud.faults.add(fault, path="/oauth2/token")
+        assert (await client.sessions(Query())).total == 5
+        assert len(cloud.faults) == 0
+        assert asked(cloud)[:2] == (1 + need, need)
 
 
 async def test_a_restart_asks_for_no_token(sign_in, cloud, time):

@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from sync.errors import AuthenticationError, RequestRefused, SourceContractError, SourceUnavailable
+from sync.errors import (
+    AuthenticationError,
+    RateLimited,
+    RequestRefused,
+    SourceContractError,
+    SourceUnavailable,
+)
 from sync.sources.bace.oauth import PasswordGrant, Token, TokenStore
 from sync.sources.bace.settings import Account
 from sync.transport import Clock
@@ -284,7 +290,7 @@ async def test_a_token_serves_to_its_end(sign_in, vendor, time, trouble):
     """If an early refresh fails by trouble, the token is used on, and tried to be renewed now and then."""
     grant = sign_in()
     await grant.authorization()
-    vendor.failures["refresh_token"] = trouble
+    vendor.failures = {"refresh_token": trouble, "password": trouble}
     time.go(DAY - 60)
     for _ in range(20):
         assert await grant.authorization() == "Bearer access-1"
@@ -293,6 +299,38 @@ async def test_a_token_serves_to_its_end(sign_in, vendor, time, trouble):
     time.go(10)
     with pytest.raises(type(trouble)):
         await grant.authorization()
+    assert vendor.kinds[-2:] == ["refresh_token", "password"]
+    assert "password" not in vendor.kinds[1:-1]
+    vendor.failures.pop("password")
+    assert await grant.authorization() == f"Bearer access-{len(vendor.forms)}"
+
+
+async def test_a_refresh_token_outlives_an_outage(sign_in, vendor, time):
+    """While nobody answers, each need costs one refresh and one password; then the refresh token is used."""
+    grant = sign_in()
+    await grant.authorization()
+    vendor.failures = {"refresh_token": TROUBLE, "password": TROUBLE}
+    time.go(DAY)
+    for _ in range(2):
+        with pytest.raises(SourceUnavailable):
+            await grant.authorization()
+    vendor.failures.clear()
+    await grant.authorization()
+    assert vendor.kinds == ["password", *["refresh_token", "password"] * 2, "refresh_token"]
+    assert {form["refresh_token"] for form in vendor.forms if "refresh_token" in form} == {"refresh-1"}
+
+
+async def test_a_pause_that_the_vendor_wants_is_no_reason_to_sign_in(sign_in, vendor, time):
+    """Asked for fewer requests, a grant does not make one more of them; the refresh token stays."""
+    grant = sign_in()
+    await grant.authorization()
+    vendor.failures["refresh_token"] = RateLimited("429")
+    time.go(DAY)
+    with pytest.raises(RateLimited):
+        await grant.authorization()
+    vendor.failures.clear()
+    await grant.authorization()
+    assert vendor.kinds == ["password", "refresh_token", "refresh_token"]
 
 
 async def test_who_is_cancelled_leaves_the_exchange_to_the_next(sign_in, vendor):
