@@ -15,9 +15,10 @@ from sync.model.batch import (
 from sync.model.intervals import gaps, length, union
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
 from sync.model.table import Head, PgType, Series, Table
-from sync.model.text import storable
+from sync.model.text import PAYLOAD_LIMIT, json_text, kind, shortened, storable
 
 __all__ = [
+    "PAYLOAD_LIMIT",
     "Batch",
     "ColumnValues",
     "Head",
@@ -38,7 +39,10 @@ __all__ = [
     "Traffic",
     "Update",
     "gaps",
+    "json_text",
+    "kind",
     "length",
+    "shortened",
     "storable",
     "union",
 ]

@@ -14,7 +14,8 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from sync.sources.bace.values import clean_text, kind, number, shorten, unix_seconds, uuid, whole_number
+from sync.model import kind, shortened, storable
+from sync.sources.bace.values import number, unix_seconds, uuid, whole_number
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -108,7 +109,7 @@ def decode_data(items: Sequence[Any], start: int) -> Readings:
         read = [number(fields.get(name)) for name in _NUMBERS]
         reason = _wrong(item, named, dataset, count, read)
         if reason is not None:
-            bad.append(BadItem(position, _key(fields, stamp), reason, shorten(item)))
+            bad.append(BadItem(position, _key(fields, stamp), reason, shortened(item)))
             continue
         numbers[:, position] = read
         containers[position] = dataset.id_container_data_latest if dataset else None
@@ -161,5 +162,5 @@ def _wrong(
 
 def _key(fields: dict[str, Any], stamp: int) -> str:
     container = fields.get("id_container_data_latest")
-    named = clean_text(container)[:40] if isinstance(container, str) else kind(container)
+    named = storable(container)[:40] if isinstance(container, str) else kind(container)
     return f"{named}/{stamp}"

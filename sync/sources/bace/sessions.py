@@ -14,14 +14,10 @@ from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
-from sync.model import PgType, Record, Reject, Table, Update
+from sync.model import PgType, Record, Reject, Table, Update, json_text, kind, shortened, storable
 from sync.sources.bace.tables import DATASETS, DATATYPES, DEVICES, GROUPS, PERSONS, SESSIONS
 from sync.sources.bace.values import (
-    clean_text,
     instant,
-    json_text,
-    kind,
-    shorten,
     truth,
     unix_seconds,
     uuid,
@@ -37,7 +33,7 @@ def _instant(value: Any) -> datetime | None:
 def _text(value: Any) -> str | None:
     match value:
         case str():
-            return clean_text(value)
+            return storable(value)
         case bool() | None:
             return None
         case int() | float():
@@ -193,12 +189,12 @@ def _digest(row: Mapping[str, Any], notes: list[Reject]) -> bytes:
 
 
 def _note(key: str, field: str, reason: str, payload: Any) -> Reject:
-    return Reject(key, f"{key}/{field}", reason, shorten(payload), counts=False)
+    return Reject(key, f"{key}/{field}", reason, shortened(payload), counts=False)
 
 
 def _rejected(item: Any, reason: str, key: str | None = None) -> Reject:
     """A reject for a whole session, keyed by its id if it has one, else by its content."""
-    payload = shorten(item)
+    payload = shortened(item)
     name = key or f"#{blake2b(json_text(payload).encode(), digest_size=8).hexdigest()}"
     return Reject(name, name, reason, payload)
 

@@ -17,15 +17,13 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from sync.model import Record, Reject, Rows, storable
+from sync.model import PAYLOAD_LIMIT, Record, Reject, Rows, kind, storable
 from sync.sources.beddit.items import EARLIEST, LATEST, Items, read_items
 from sync.sources.beddit.tables import SESSIONS, TRACK_ARRAYS, TRACK_DECLARATIONS
 from sync.sources.beddit.values import (
-    PAYLOAD_LIMIT,
     finite,
     is_array,
     json_text,
-    kind,
     members,
     one_line,
     plain,

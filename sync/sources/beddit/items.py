@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sync.model import kind
 from sync.sources.beddit.split import ArraySplitter
-from sync.sources.beddit.values import finite, kind, plain
+from sync.sources.beddit.values import finite, plain
 
 ABSOLUTE_FROM = 1e9
 """Seconds: no night is 31 years long, so an item time above this can only be a Unix time."""

@@ -9,10 +9,8 @@ from typing import Any
 
 import msgspec
 
+from sync import model
 from sync.model import storable
-
-PAYLOAD_LIMIT = 2_000
-"""Characters of an offending item that a reject keeps."""
 
 # In raw JSON text the slashes and the question mark may be escaped.
 _SIGNED_ADDRESS = re.compile(r"(https?:(?:\\?/){2}[^\s?\"]+?)(?:\?|\\u003f)[^\s\"]*", re.IGNORECASE)
@@ -25,31 +23,18 @@ def unsigned(text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Canonical JSON that a jsonb column takes: sorted keys, no NUL, no non-finite number, no signature."""
-    return json.dumps(_clean(value), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    """Canonical JSON that a jsonb column takes, decoded to its end and without signatures."""
+    return model.json_text(value, _read)
 
 
 def shorten(payload: Any) -> Any:
-    """An offending item as a reject keeps it: clean, and not larger than a person wants to read."""
-    if payload is None:
-        return None
-    text = json_text(payload)
-    return json.loads(text) if len(text) <= PAYLOAD_LIMIT else {"shortened": text[:PAYLOAD_LIMIT]}
+    """An offending item as a reject keeps it, without signatures."""
+    return model.shortened(payload, _read)
 
 
-def _clean(value: Any) -> Any:
-    match value:
-        case str():
-            return unsigned(storable(value))
-        case float() if not isfinite(value):
-            return str(value)
-        case list() | tuple():
-            return [_clean(part) for part in value]
-        case dict():
-            return {_clean(str(key)): _clean(plain(part)) for key, part in value.items()}
-        case msgspec.Raw():
-            return _clean(plain(value))
-    return value
+def _read(value: Any) -> Any:
+    value = plain(value)
+    return unsigned(storable(value)) if isinstance(value, str) else value
 
 
 def utf8(element: bytes) -> msgspec.Raw:
@@ -103,22 +88,6 @@ def finite(value: Any) -> float | None:
     except OverflowError:
         return None
     return number if isfinite(number) else None
-
-
-def kind(value: Any) -> str:
-    """What a decoded value is, for a sentence."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-    return "an object"
 
 
 def one_line(error: BaseException) -> str:

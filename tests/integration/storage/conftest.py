@@ -16,19 +16,17 @@ import pytest
 
 from sync.model import (
     Batch,
-    Head,
     Interval,
-    PgType,
     Record,
     Reject,
     Rows,
-    Series,
     StreamKey,
     Stretch,
-    Table,
     Tally,
     Task,
 )
+from sync.sources.bace.tables import DATAPOINTS
+from sync.sources.bace.tables import SESSIONS as DATA_SESSIONS
 from sync.sources.beddit.tables import BLOBS, SAMPLE_CHUNKS, SESSIONS, TRACK_ARRAYS, TRACK_DECLARATIONS
 from sync.storage.database import open_pool
 from sync.storage.ledger import PostgresLedger
@@ -40,56 +38,6 @@ STREAM = StreamKey("beddit", "alice", "sessions")
 BACE = StreamKey("bace", "lab", "data")
 ZERO = datetime(2022, 3, 30, 12, tzinfo=UTC)
 
-DATAPOINTS = Series(
-    noun="datapoint",
-    table=Table(
-        "bace.datapoint_rows",
-        (
-            ("time", PgType.TIMESTAMPTZ),
-            ("id_data_session", PgType.UUID),
-            ("id_container_data_latest", PgType.UUID),
-            ("value", PgType.FLOAT8),
-            ("min_value", PgType.FLOAT8),
-            ("max_value", PgType.FLOAT8),
-            ("count", PgType.INT4),
-        ),
-    ),
-    key="id_data_session",
-    part_of="id_container_data_latest",
-    time="time",
-    weight="count",
-    loads="bace.session_loads",
-)
-
-DATA_SESSIONS = Head(
-    noun="data session",
-    table=Table(
-        "bace.session_records",
-        (
-            ("id_data_session", PgType.UUID),
-            ("id_group", PgType.UUID),
-            ("id_person", PgType.UUID),
-            ("label", PgType.TEXT),
-            ("started_at", PgType.TIMESTAMPTZ),
-            ("ended_at", PgType.TIMESTAMPTZ),
-            ("created_at", PgType.TIMESTAMPTZ),
-            ("created_by", PgType.UUID),
-            ("updated_at", PgType.TIMESTAMPTZ),
-            ("updated_by", PgType.UUID),
-            ("archived_at", PgType.TIMESTAMPTZ),
-            ("datapoint_count", PgType.INT8),
-            ("is_ingestion_finished", PgType.BOOL),
-            ("is_archived", PgType.BOOL),
-            ("updated_at_seconds", PgType.FLOAT8),
-            ("digest", PgType.BYTEA),
-            ("datasets", PgType.UUID_ARRAY),
-            ("extra", PgType.JSONB),
-        ),
-    ),
-    key=("id_data_session",),
-    stamp="updated_at_seconds",
-    digest="digest",
-)
 HANG_S = 60
 
 

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from sync.model import PgType, Reject, StreamKey, Table, Update
+from sync.model import Reject, StreamKey, Update
+from sync.sources.bace.tables import DATASETS
+from sync.sources.bace.tables import SESSION_CHECKS as CHECKS
 
-CHECKS = Table(
-    "bace.session_checks",
-    (
-        ("id_data_session", PgType.UUID),
-        ("digest", PgType.BYTEA),
-        ("status", PgType.TEXT),
-        ("reason", PgType.TEXT),
-        ("attempts", PgType.INT4),
-    ),
-)
-DATASETS = Table(
-    "bace.dataset_records",
-    (
-        ("id_container_data_latest", PgType.UUID),
-        ("id_group", PgType.UUID),
-        ("source_device", PgType.UUID),
-        ("datatype", PgType.INT4),
-    ),
-)
 COLUMNS = """
     SELECT column_name || ' ' || udt_name FROM information_schema.columns
     WHERE table_schema = 'bace' AND table_name = $1 ORDER BY ordinal_position
@@ -44,7 +27,8 @@ def check(content="a", status="complete", reason=None, session=1):
         "status": status,
         "reason": reason,
     }
-    return Update(CHECKS, ("id_data_session",), row | {"attempts": 1})
+    checked_at = datetime(2022, 3, 31, tzinfo=UTC)
+    return Update(CHECKS, ("id_data_session",), row | {"attempts": 1, "checked_at": checked_at})
 
 
 async def session(store, number=1):

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sync.model import PAYLOAD_LIMIT
 from sync.sources.bace.decode import BadItem, Dataset, decode_data
-from sync.sources.bace.values import PAYLOAD_LIMIT
 
 # A busy machine is no fault of the program's.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
