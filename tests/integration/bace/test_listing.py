@@ -290,7 +290,7 @@ async def test_several_accounts_share_a_session(open_pipeline, hundred):
         {"expand_person": True, "data_id_objects": True},
         {"session_pages": 5, "session_pages_to": 5},
     ],
-    ids=repr,
+    ids=lambda switches: " ".join(sorted(switches)),
 )
 async def test_the_list_is_whole_whatever_the_documents_leave_open(
     open_pipeline, hundred, session, behaviour
