@@ -41,9 +41,12 @@ def raw_rows(scan: Scan, lengths: Lengths, reply: Reply) -> Step:
     end = _last_edge(asked, stamps)
     if end is None:
         return _one_instant(scan, lengths, reply)
+    reaches_back = bool(difference(difference((asked,), scan.remaining), scan.hollow))
+    if reaches_back and not lengths.ordered:
+        return Step(scan, lengths)  # what was read before hides whether all rows come that this page promises
     early = stamps < end
     step = accept(scan, lengths, Span(asked.start, end), stamps[early], counts[early], cut=True)
-    if step.scan.promise is not None or step.doubted or reply.total is None:
+    if step.scan.promise is not None or step.doubted or reply.total is None or reaches_back:
         return step
     promise = Promise(asked, reply.total).less(stamps[early])
     return replace(step, scan=replace(step.scan, promise=promise))

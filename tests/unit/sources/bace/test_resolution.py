@@ -105,7 +105,7 @@ def test_a_server_that_ignores_the_order_loses_nothing(server: ModelServer) -> N
 
 
 @given(servers(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_a_walk_that_was_interrupted_goes_on_and_asks_nothing_twice(
     server: ModelServer, data: st.DataObject
 ) -> None:
