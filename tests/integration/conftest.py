@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import structlog
 
 from sync.errors import SyncError
 from sync.storage.embedded import EmbeddedPostgres
@@ -28,6 +31,19 @@ def folder() -> Iterator[Path]:
     """Make a folder that other accounts can enter; root's ``tmp_path`` is closed to them."""
     with _open_folder("nightshift-test-") as path:
         yield path
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """Everything that is logged, at debug, as JSON; logging is put back afterwards."""
+    root = logging.getLogger()
+    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
+    buffer = io.StringIO()
+    yield buffer
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")

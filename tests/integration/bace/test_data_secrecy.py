@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
 from sync.emulators.bace import Behaviour, Fault, Fleet, Kind, Refresh, Request
 from sync.observe.logging import configure
@@ -21,19 +18,6 @@ TABLES = """
     SELECT table_schema AS schema, table_name AS name FROM information_schema.tables
     WHERE table_schema IN ('bace', 'sync') AND table_type = 'BASE TABLE'
 """
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything that is logged, at debug, as JSON; logging is put back afterwards."""
-    root = logging.getLogger()
-    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
-    buffer = io.StringIO()
-    yield buffer
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from sync.emulators.bace import Behaviour, Fault, Fleet, Sorting, resources
-from sync.model import Batch, Tally, Task, Traffic
+from sync.model import Batch, Tally, Task
 from sync.ports import Unit
-from sync.sources.bace.client import open_client
-from sync.sources.bace.context import AccountContext
-from sync.sources.bace.passes import Revisit, listing
 from sync.sources.bace.settings import BaceSettings
-from sync.sources.bace.tables import DUE_NON_FINAL
+from sync.sources.bace.source import BaceSource
 from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
 from sync.transport import HostGates
@@ -26,57 +22,20 @@ NOW = 1_700_000_000
 DAY = 86_400
 
 
-class ListingSource:
+class ListingSource(BaceSource):
     """The part of the BACE source that lists sessions, and asks for those that are not final."""
 
-    name = "bace"
-
-    def __init__(
-        self, settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
-    ) -> None:
-        self._contexts = {
-            name: AccountContext(
-                self.name,
-                name,
-                open_client(settings, name, gates=HostGates(), limits=IMPATIENT, user_agent="nightshift"),
-                settings,
-                warehouse,
-                clock,
-            )
-            for name in settings.accounts
-        }
-
-    @property
-    def accounts(self) -> Sequence[str]:
-        """The configured accounts."""
-        return tuple(self._contexts)
-
-    def traffic(self, account: str) -> Traffic:
-        """What the account's requests have cost."""
-        return self._contexts[account].client.traffic
-
-    async def probe(self, account: str) -> datetime | None:
-        """Prove the credentials."""
-        return await self._contexts[account].client.server_time()
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        for context in self._contexts.values():
-            await context.client.aclose()
-
-    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:  # noqa: ARG002
-        """The list, then what is not final."""
-        context = self._contexts[account]
-        async for units in listing(context):
+    async def plan(self, account: str, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """The list, without the data."""
+        async for units in self._list(self._contexts[account], task):
             yield units
-        due = await context.warehouse.fetch(
-            DUE_NON_FINAL,
-            account,
-            list(context.settings.accounts),
-            datetime.fromtimestamp(context.clock(), UTC),
-        )
-        if due:
-            yield [Revisit(context, tuple(row["id_data_session"] for row in due))]
+
+
+def listing_source(
+    settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
+) -> ListingSource:
+    """Such a source, made for a test."""
+    return ListingSource(settings, warehouse, HostGates(), IMPATIENT, clock=clock)
 
 
 @pytest.fixture
@@ -85,7 +44,7 @@ def open_pipeline(open_pipeline):
 
     async def opened(*args: Any, **options: Any) -> Pipeline:
         pipeline = await open_pipeline(*args, **options)
-        pipeline.make_source = ListingSource
+        pipeline.make_source = listing_source
         return pipeline
 
     return opened

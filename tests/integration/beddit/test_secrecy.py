@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
-import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-import structlog
 
 from sync.emulators.beddit import BlobForm, Fault
 from sync.model import Task
@@ -27,19 +23,6 @@ COLUMNS = """
     SELECT table_schema AS schema, table_name AS name FROM information_schema.tables
     WHERE table_schema IN ('beddit', 'sync') AND table_type = 'BASE TABLE'
 """
-
-
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """Everything that is logged, at debug, as JSON; logging is put back afterwards."""
-    root = logging.getLogger()
-    handlers, level, before = root.handlers[:], root.level, structlog.get_config()
-    buffer = io.StringIO()
-    yield buffer
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**before)
 
 
 @pytest.fixture

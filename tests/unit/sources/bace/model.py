@@ -136,12 +136,3 @@ def bound(stamps: Ints, length: int, page: int) -> int:
         at = min(reach, at + page)
         requests += 1
     return requests
-
-
-def halving(server: ModelServer, span: Span) -> int:
-    """What plain halving costs, by a client that even knows the raw length: split until one page is raw."""
-    stamps, _, _ = server.rows(span)
-    if span.length <= server.raw_up_to and len(stamps) <= server.page:
-        return 1
-    middle = (span.start + span.end) // 2
-    return 1 + halving(server, Span(span.start, middle)) + halving(server, Span(middle, span.end))
