@@ -49,6 +49,7 @@ from pydantic_settings import (
 )
 
 from sync.errors import ConfigurationError
+from sync.schedule import Schedule
 
 PREFIX = "NIGHTSHIFT_"
 CONFIG_VARIABLE = "NIGHTSHIFT_CONFIG"
@@ -57,6 +58,7 @@ OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "NIGHTSHIFT_TEST_DSN"})
 SEARCHED = (Path("nightshift.toml"), Path("/etc/nightshift/nightshift.toml"))
 EXAMPLE = "nightshift.example.toml"
 HIDDEN = "********"
+NOWHERE = "off"
 
 _NESTED = "__"
 _FROM_FILE = "_file"
@@ -114,11 +116,31 @@ def _check_token(token: SecretStr) -> SecretStr:
     return token
 
 
+def _check_schedule(text: str) -> str:
+    Schedule(text)
+    return text
+
+
+def _check_listen(place: str) -> str:
+    if place == NOWHERE:
+        return place
+    try:
+        parts = urlsplit(f"//{place}")
+        right = parts.hostname and parts.port is not None and parts.netloc == place and "@" not in place
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(f"should look like 127.0.0.1:9750, or be {NOWHERE}")
+    return place
+
+
 Secret = Annotated[SecretStr, Field(min_length=1)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Times = Annotated[str, AfterValidator(_check_schedule)]
+Listen = Annotated[str, AfterValidator(_check_listen)]
 
 
 # --- the sections -------------------------------------------------------------------------------
@@ -194,6 +216,23 @@ class Engine(Section):
     """Units of one account (its raw signals, say) that are read at the same time."""
 
 
+class Daemon(Section):
+    """What `nightshift run` does beside reading, and how it ends."""
+
+    listen: Listen = "127.0.0.1:9750"
+    """Where /healthz, /readyz and /metrics are served, as host:port; off serves them nowhere."""
+    grace_s: Seconds = 20
+    """Seconds that the work in hand has to end when the daemon is told to stop."""
+    lease_s: Annotated[float, Field(ge=3)] = 60
+    """Seconds of silence after which another process takes over this one's accounts."""
+    stale_cycles: Count = 3
+    """Cycles without a successful check of an account after which /readyz says no."""
+    jitter_s: Annotated[float, Field(ge=0)] = 10
+    """Seconds by which a cycle may begin late, at random, so that not everybody asks at once."""
+    housekeeping_schedule: Times = "30 3 * * *"
+    """When old runs are added up and left-over files removed: like 1d, or a crontab line, in UTC."""
+
+
 class Cloud(Section):
     """What is the same for every vendor's cloud: how to reach it, and how gently it is treated."""
 
@@ -207,6 +246,10 @@ class Cloud(Section):
     """Requests to one host that are under way at the same time at most."""
     request_timeout_s: Seconds = 90
     """Seconds that a host may stay silent; servers themselves often give up after 60."""
+    schedule: Times = "15m"
+    """When the daemon asks for what is new: an interval (30s, 15m, 6h, 1d) or a crontab line, in UTC."""
+    retry_schedule: Times = "1h"
+    """When it looks again at what could not be had or proved before, if that is due."""
 
 
 class BedditAccount(Section):
@@ -300,6 +343,8 @@ class Settings(BaseSettings, Section):
     """What is written to standard error."""
     engine: Engine = Engine()
     """How much happens at once in one process."""
+    daemon: Daemon = Daemon()
+    """What `nightshift run` does beside reading, and how it ends."""
     beddit: Beddit = Beddit()
     """The Beddit cloud."""
     bace: Bace = Bace()
