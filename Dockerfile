@@ -1,25 +1,47 @@
-# nightshift in a container, for one-shot commands:
+# nightshift in a container; compose.yaml runs it with its database, Prometheus and Grafana.
 #
-#   docker build -t nightshift .
-#   docker run --rm nightshift demo
-#   docker run --rm -v nightshift:/var/lib/nightshift -v ./nightshift.toml:/etc/nightshift/nightshift.toml:ro nightshift once
+#   docker build --tag nightshift .
+#   docker run --rm --init nightshift demo
+#
+# docs/operations.md says how to run it for good.
 
-FROM python:3.13-slim AS build
+ARG PYTHON_IMAGE=docker.io/library/python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
+# Everything comes from the lock and is checked against its hashes; after that, nothing needs the network.
+COPY requirements.lock .
+RUN python3 -m venv /opt/build \
+ && /opt/build/bin/pip wheel --no-cache-dir --require-hashes --requirement requirements.lock --wheel-dir /wheels
 COPY . .
-# The lock's versions, without the hashes that pip would then want of the project itself too.
-RUN sed -nE 's/^([A-Za-z0-9._-]+==[^ ;]+)( ;[^\\]*)? *\\?$/\1\2/p' requirements.lock > /constraints.txt \
- && python -m venv /opt/nightshift \
- && /opt/nightshift/bin/pip install --no-cache-dir --constraint /constraints.txt '.[embedded]'
+RUN python3 -m venv --without-pip /opt/nightshift \
+ && /opt/build/bin/pip --python /opt/nightshift install --no-cache-dir --no-index --find-links /wheels '.[embedded]'
 
-FROM python:3.13-slim
-RUN useradd --system --uid 10001 --home-dir /var/lib/nightshift --create-home nightshift
+FROM ${PYTHON_IMAGE}
+LABEL org.opencontainers.image.title="nightshift" \
+      org.opencontainers.image.description="Copies sleep and sensor sessions from the Beddit and BACE clouds into PostgreSQL" \
+      org.opencontainers.image.licenses="MIT"
+# An account with a name: the embedded PostgreSQL knows its users by it.
+RUN groupadd --gid 10001 nightshift \
+ && useradd --uid 10001 --gid 10001 --home-dir /var/lib/nightshift --shell /usr/sbin/nologin nightshift \
+ && install --directory --owner 10001 --group 10001 --mode 0750 /var/lib/nightshift
 COPY --from=build /opt/nightshift /opt/nightshift
 ENV PATH=/opt/nightshift/bin:$PATH \
+    LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
-    NIGHTSHIFT_STATE_DIR=/var/lib/nightshift
-USER nightshift
+    NIGHTSHIFT_STATE_DIR=/var/lib/nightshift \
+    NIGHTSHIFT_DAEMON__LISTEN=0.0.0.0:9750
+USER 10001:10001
 WORKDIR /var/lib/nightshift
 VOLUME /var/lib/nightshift
+EXPOSE 9750
+STOPSIGNAL SIGTERM
+# Not urllib, which would ask a proxy. The port is the last word of the address that nightshift listens on.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python3", "-c", "\
+import http.client, os, sys; \
+port = int(os.environ['NIGHTSHIFT_DAEMON__LISTEN'].rpartition(':')[2]); \
+daemon = http.client.HTTPConnection('127.0.0.1', port, timeout=5); \
+daemon.request('GET', '/healthz'); \
+sys.exit(daemon.getresponse().status != 200)"]
 ENTRYPOINT ["nightshift"]
-CMD ["once"]
+CMD ["run"]

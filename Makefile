@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types contracts format lock build check clean
+.PHONY: help demo test image-test lint types contracts format lock build check clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -26,6 +26,9 @@ demo: $(READY)  ## Emulated clouds, embedded PostgreSQL, the real pipeline; noth
 
 test: $(READY)  ## All tests, against a real PostgreSQL
 	@$(BIN)/pytest -n 2
+
+image-test:  ## The container image, built and tried without Docker (takes root and buildah)
+	@tests/integration/deploy/image.sh
 
 lint: $(READY)  ## Style
 	@$(BIN)/ruff check .

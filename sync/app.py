@@ -2,66 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
+import structlog
 from stamina.instrumentation import set_on_retry_hooks
 
 from sync.config import Cloud, Settings
+from sync.engine.keeper import Permits, keep
 from sync.engine.runner import Engine
-from sync.errors import ConfigurationError, StorageUnavailable
+from sync.engine.troubles import Troubles
+from sync.errors import ConfigurationError, SyncError
 from sync.model import RunOutcome, Task
 from sync.observe.logging import Redactor
+from sync.observe.metrics import Metrics
 from sync.ports import Observer, Source, Warehouse
+from sync.schedule import Schedule
 from sync.sources.bace.settings import Account as BaceAccount
 from sync.sources.bace.settings import BaceSettings
+from sync.sources.bace.source import NAME as BACE
 from sync.sources.bace.source import BaceSource
 from sync.sources.beddit.settings import Account, BedditSettings
+from sync.sources.beddit.source import NAME as BEDDIT
 from sync.sources.beddit.source import BedditSource
+from sync.sources.beddit.spool import sweep
 from sync.storage.database import Pool, open_pool
 from sync.storage.embedded import EmbeddedPostgres
+from sync.storage.leases import PostgresLeases
 from sync.storage.ledger import PostgresLedger
 from sync.storage.migrate import ensure_schema
 from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
-from sync.transport import HostGates, Limits
+from sync.storage.workers import NAME, PostgresWorker
+from sync.transport import UNMETERED, HostGates, Limits, Meter
 
 # The transport reports its retries itself; stamina's own hook would log each a second time.
 set_on_retry_hooks(())
 
 USER_AGENT = f"nightshift/{version('nightshift')}"
 
+LEAVE_TIMEOUT_S = 5.0
+"""How long a process tries to say that it leaves."""
+
+PATIENCE = 2
+"""Leases for which a command waits for an account: one until its holder counts as dead, one to find out."""
+
+log = structlog.get_logger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """A running nightshift: its warehouse is open and its sources are ready."""
+    """A running nightshift: its warehouse is open and its sources are ready.
+
+    Attributes:
+        warehouse: What sources read.
+        engine: What does the work.
+        sources: By name.
+        leases: Which accounts are ours.
+        worker: Who we are among those that share the warehouse.
+        lease: After a silence of that length we are nobody.
+        spool: Where blobs wait while they are being downloaded.
+        watch: Opens a look at the warehouse that waits for no work: a connection of its own.
+    """
 
     warehouse: PostgresWarehouse
     engine: Engine
     sources: Mapping[str, Source]
+    leases: PostgresLeases
+    worker: PostgresWorker
+    lease: timedelta
+    spool: Path
+    watch: Callable[[], AbstractAsyncContextManager[PostgresWarehouse]]
 
     async def run(
         self, task: Task, *, source: str | None = None, account: str | None = None
     ) -> list[RunOutcome]:
-        """Do a task for the chosen accounts, or for all.
+        """Do a task for the chosen accounts, or for all; the sources side by side.
 
         Raises:
             ConfigurationError: No configured account fits the choice.
         """
-        outcomes: list[RunOutcome] = []
         known = {name: vendor.accounts for name, vendor in self.sources.items()}
-        for name, accounts in choose(known, source, account).items():
-            outcomes += await self.engine.run(self.sources[name], task, accounts)
-        return outcomes
+        chosen = choose(known, source, account)
+        async with self._kept():
+            outcomes = await asyncio.gather(
+                *(self.engine.run(self.sources[name], task, accounts) for name, accounts in chosen.items())
+            )
+        return [outcome for of_source in outcomes for outcome in of_source]
+
+    async def keep(self, freed: Callable[[], None] = lambda: None) -> NoReturn:
+        """Stay among the living; see ``sync.engine.keeper``."""
+        await keep(self.worker, self.lease, self.engine.troubles, freed)
+
+    async def keep_house(self) -> None:
+        """Add up old runs, and remove what killed processes left in the spool folder."""
+        await self.warehouse.keep_house()
+        await asyncio.to_thread(sweep, self.spool)
+
+    @asynccontextmanager
+    async def _kept(self) -> AsyncIterator[None]:
+        """Stay among the living meanwhile. Should others take over, each commit finds that out by itself."""
+        keeper = asyncio.create_task(self.keep(), name="keeper")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.wait([keeper])
+            if not keeper.cancelled():
+                keeper.exception()
 
 
 def configured_accounts(settings: Settings) -> Mapping[str, Sequence[str]]:
     """The accounts of each source."""
-    return {"beddit": tuple(settings.beddit.accounts), "bace": tuple(settings.bace.accounts)}
+    return {BEDDIT: tuple(settings.beddit.accounts), BACE: tuple(settings.bace.accounts)}
+
+
+def clouds(settings: Settings) -> Mapping[str, Cloud]:
+    """The configuration of each source."""
+    return {BEDDIT: settings.beddit, BACE: settings.bace}
+
+
+def fresh_since(settings: Settings, now: datetime) -> Mapping[str, datetime]:
+    """The oldest success of an account of each source that still counts as fresh."""
+    cycles = settings.daemon.stale_cycles + 1  # the one under way does not count
+    return {
+        name: Schedule(cloud.schedule).last(now, cycles=cycles) for name, cloud in clouds(settings).items()
+    }
 
 
 def choose(
@@ -107,35 +179,84 @@ def embedded_in(state_dir: Path) -> EmbeddedPostgres:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, redactor: Redactor, observer: Observer) -> AsyncIterator[App]:
+async def open_app(
+    settings: Settings,
+    redactor: Redactor,
+    observer: Observer,
+    *,
+    command: str = "once",
+    metrics: Metrics | None = None,
+    troubles: Troubles | None = None,
+) -> AsyncIterator[App]:
     """Open the warehouse, migrating an empty one, and prepare the sources.
 
+    Args:
+        settings: The configuration.
+        redactor: For messages that are kept.
+        observer: Who is told how work goes.
+        command: What this process calls itself among those that share the warehouse.
+        metrics: Where requests and batches are measured.
+        troubles: What is known to be wrong already.
+
     Raises:
-        ConfigurationError: The database cannot be used: its address, its rights, its schema's version, or
-            it cannot be reached at all.
+        ConfigurationError: The database cannot be used: its address, its rights, or its schema's version.
+        StorageUnavailable: It cannot be reached.
     """
+    lease = timedelta(seconds=settings.daemon.lease_s)
     async with AsyncExitStack() as stack:
-        pool = await _open_pool(settings, stack, create=True)
-        warehouse = PostgresWarehouse(pool)
-        sources = await stack.enter_async_context(open_sources(settings, warehouse))
+        dsn = await _open_database(settings, stack, create=True)
+        worker = await stack.enter_async_context(_enrolled(PostgresWorker(dsn, lease), command))
+        pool = await stack.enter_async_context(_pool(settings, dsn, worker.name))
+        warehouse, leases = PostgresWarehouse(pool), PostgresLeases(pool, worker.number)
+        sources = await stack.enter_async_context(open_sources(settings, warehouse, metrics))
+        sink = PostgresSink(pool)
         engine = Engine(
-            sink=PostgresSink(pool),
-            ledger=PostgresLedger(pool),
+            sink=sink if metrics is None else metrics.timed(sink),
+            ledger=PostgresLedger(pool, worker.number),
             observer=observer,
             redact=redactor.redact,
+            permit=Permits(leases, PATIENCE * lease).hold,
+            troubles=troubles or Troubles(),
             parallel_accounts=settings.engine.parallel_accounts,
             parallel_units=settings.engine.parallel_units,
         )
-        yield App(warehouse, engine, {source.name: source for source in sources})
+
+        @asynccontextmanager
+        async def watch() -> AsyncIterator[PostgresWarehouse]:
+            async with _pool(settings, dsn, worker.name, size=1) as connection:
+                yield PostgresWarehouse(connection)
+
+        named = {source.name: source for source in sources}
+        yield App(warehouse, engine, named, leases, worker, lease, spool_folder(settings), watch)
 
 
 @asynccontextmanager
-async def open_sources(settings: Settings, warehouse: Warehouse) -> AsyncIterator[Sequence[Source]]:
+async def _enrolled(worker: PostgresWorker, command: str) -> AsyncIterator[PostgresWorker]:
+    """Be a worker meanwhile; a warehouse that is away in the end finds out by itself that we left."""
+    await worker.enrol(command, version("nightshift"))
+    try:
+        yield worker
+    finally:
+        try:
+            await asyncio.wait_for(worker.leave(), LEAVE_TIMEOUT_S)
+        except (SyncError, TimeoutError) as error:
+            log.debug("worker.left_silently", error=str(error))
+
+
+@asynccontextmanager
+async def open_sources(
+    settings: Settings, warehouse: Warehouse, metrics: Metrics | None = None
+) -> AsyncIterator[Sequence[Source]]:
     """All sources, sharing one set of host limits. A new vendor is one line here."""
     gates = HostGates()
+
+    def meter(source: str) -> Meter:
+        return UNMETERED if metrics is None else metrics.meter(source)
+
+    beddit, bace = beddit_settings(settings), bace_settings(settings)
     sources: Sequence[Source] = (
-        BedditSource(beddit_settings(settings), warehouse, gates, limits(settings.beddit), USER_AGENT),
-        BaceSource(bace_settings(settings), warehouse, gates, limits(settings.bace), USER_AGENT),
+        BedditSource(beddit, warehouse, gates, limits(settings.beddit), USER_AGENT, meter=meter(BEDDIT)),
+        BaceSource(bace, warehouse, gates, limits(settings.bace), USER_AGENT, meter=meter(BACE)),
     )
     try:
         yield sources
@@ -152,24 +273,26 @@ async def open_warehouse(settings: Settings) -> AsyncIterator[PostgresWarehouse]
         ConfigurationError: As ``open_app``, or nightshift has not worked there yet.
     """
     async with AsyncExitStack() as stack:
-        yield PostgresWarehouse(await _open_pool(settings, stack, create=False))
+        dsn = await _open_database(settings, stack, create=False)
+        yield PostgresWarehouse(await stack.enter_async_context(_pool(settings, dsn)))
 
 
-async def _open_pool(settings: Settings, stack: AsyncExitStack, *, create: bool) -> Pool:
-    try:
-        dsn = await stack.enter_async_context(open_dsn(settings))
-        await ensure_schema(dsn, create=create)
-        return await stack.enter_async_context(
-            open_pool(
-                dsn,
-                size=settings.warehouse.pool_size,
-                statement_timeout_s=settings.warehouse.statement_timeout_s,
-            )
-        )
-    except StorageUnavailable as error:
-        raise ConfigurationError(
-            f"the warehouse cannot be reached: {error}. Check warehouse.dsn and that PostgreSQL is running"
-        ) from error
+async def _open_database(settings: Settings, stack: AsyncExitStack, *, create: bool) -> str:
+    dsn = await stack.enter_async_context(open_dsn(settings))
+    await ensure_schema(dsn, create=create)
+    return dsn
+
+
+def _pool(
+    settings: Settings, dsn: str, name: str = NAME, *, size: int | None = None
+) -> AbstractAsyncContextManager[Pool]:
+    warehouse = settings.warehouse
+    return open_pool(
+        dsn,
+        size=size or warehouse.pool_size,
+        statement_timeout_s=warehouse.statement_timeout_s,
+        name=name,
+    )
 
 
 def beddit_settings(settings: Settings) -> BedditSettings:

@@ -27,7 +27,16 @@ from rich.console import Console
 from rich.markup import escape
 
 from sync import config
-from sync.app import USER_AGENT, choose, configured_accounts, embedded_in, open_app, open_dsn, open_warehouse
+from sync.app import (
+    USER_AGENT,
+    choose,
+    configured_accounts,
+    embedded_in,
+    fresh_since,
+    open_app,
+    open_dsn,
+    open_warehouse,
+)
 from sync.commands.archive import load_archive
 from sync.commands.bace import STANDARD_OUTPUT
 from sync.commands.bace import download_csv as download
@@ -36,6 +45,7 @@ from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, sho
 from sync.commands.emulate import Ports, list_switches
 from sync.commands.emulate import emulate as serve_emulated
 from sync.commands.emulated import CONFIG, command_using, this_program
+from sync.daemon import Service
 from sync.emulators.beddit import Study
 from sync.errors import ConfigurationError, StorageUnavailable, SyncError
 from sync.model import RunOutcome, Task
@@ -220,9 +230,12 @@ def check(json: Json = False) -> None:
         async for finding in run_checks(settings, source):
             worst = max(worst, DONE if finding.ok else MISCONFIGURED if finding.fatal else FAILED)
             if json:
-                _print_json({"subject": finding.subject, "ok": finding.ok, "text": finding.text})
+                found = {"subject": finding.subject, "ok": finding.ok, "note": finding.note}
+                _print_json({**found, "text": finding.text})
             else:
-                mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+                mark = "[red]FAIL[/]"
+                if finding.ok:
+                    mark = "[yellow]note[/]" if finding.note else "[green]ok  [/]"
                 _out.print(f"{mark} [bold]{finding.subject:<16}[/] {plain(finding.text)}")
 
     _run(work())
@@ -304,6 +317,20 @@ def backfill(
     _work(task, source, account, json=json)
 
 
+@app.command("run")
+def run_daemon() -> None:
+    """Work until it is told to stop: read what is new again and again, as `schedule` says.
+
+    SIGTERM and Ctrl-C end it after the batch in hand (exit code 0), a second one at once. SIGHUP has it read
+    its configuration again. A database or a vendor that is away is waited for. Any number of them may share
+    one database: each account is read by one at a time, and those of a process that died by the others.
+
+    How it is: /healthz, /readyz and /metrics on `daemon.listen`; `nightshift status`; the log.
+    """
+    service = Service(_session.settings, _session.logging, os.environ)
+    asyncio.run(service.run())
+
+
 @app.command()
 def status(json: Json = False) -> None:
     """Show what is there, what is open or incomplete and why, open rejects, and each account's last run."""
@@ -314,11 +341,15 @@ def status(json: Json = False) -> None:
         async with open_warehouse(settings) as warehouse:
             return await warehouse.status()
 
-    facts = _run(work())
+    facts, now = _run(work()), datetime.now(UTC)
     if json:
         _print_json(facts.plain())
     else:
-        show_status(_out, facts.facts())
+        show_status(
+            _out,
+            facts.facts(),
+            fresh_within={name: now - since for name, since in fresh_since(settings, now).items()},
+        )
 
 
 @app.command()
@@ -439,7 +470,7 @@ def _work(task: Task, source: str | None, account: str | None, *, json: bool) ->
     with watching(_err) as counts:
 
         async def work() -> list[RunOutcome]:
-            async with open_app(settings, redactor, counts) as running:
+            async with open_app(settings, redactor, counts, command=task.kind) as running:
                 return await running.run(task, source=source, account=account)
 
         outcomes = _run(work())

@@ -223,7 +223,7 @@ class Daemon(Section):
     """Where /healthz, /readyz and /metrics are served, as host:port; off serves them nowhere."""
     grace_s: Seconds = 20
     """Seconds that the work in hand has to end when the daemon is told to stop."""
-    lease_s: Annotated[float, Field(ge=3)] = 60
+    lease_s: Annotated[float, Field(ge=3)] = 30
     """Seconds of silence after which another process takes over this one's accounts."""
     stale_cycles: Count = 3
     """Cycles without a successful check of an account after which /readyz says no."""

@@ -5,6 +5,8 @@
     SyncError
     ├── ConfigurationError         stop at start-up, exit code 2: the person changes something
     ├── AuthenticationError        stop this account and ask for a person; the others go on
+    ├── AccountBusy                another process works on this account: leave it to that one
+    ├── LeaseLost                  another process took over this account: stop, store nothing more
     ├── RetryableError             wait and try again; may say how long
     │   ├── RateLimited            the vendor asked for a pause
     │   ├── SourceUnavailable      the vendor cannot be reached, or answered with a server error
@@ -36,6 +38,14 @@ class ConfigurationError(SyncError):
 
 class AuthenticationError(SyncError):
     """The vendor refused an account's credentials; retrying cannot help."""
+
+
+class AccountBusy(SyncError):
+    """Another process works on an account; nothing was done here."""
+
+
+class LeaseLost(SyncError):
+    """This process was silent for too long, and another one took over: it may store nothing more."""
 
 
 class RetryableError(SyncError):

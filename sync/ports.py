@@ -8,6 +8,7 @@ own items are still due.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -51,10 +52,13 @@ class Source(Protocol):
         """What the account's requests have cost since the process began."""
 
     async def probe(self, account: str) -> datetime | None:
-        """Prove an account's credentials with one cheap request.
+        """Prove an account's credentials, and each right that it needs, with one cheap request apiece.
 
         Returns:
             The vendor's clock; None where it does not say.
+
+        Raises:
+            SyncError: What is refused, or why nobody answered, and what to do.
         """
 
     async def aclose(self) -> None:
@@ -65,7 +69,10 @@ class Sink(Protocol):
     """Where batches go."""
 
     async def commit(self, run: int, batch: Batch) -> Tally:
-        """Store a batch and its progress in one transaction, all or nothing, and add to the run's tally."""
+        """Store a batch and its progress in one transaction, all or nothing, and add to the run's tally.
+
+        Raises ``LeaseLost`` where the run was ended by somebody else.
+        """
 
 
 class Warehouse(Protocol):
@@ -85,13 +92,49 @@ class Ledger(Protocol):
     """The record of what was done, for people to read in SQL."""
 
     async def begin(self, source: str, account: str, task: Task) -> int:
-        """Open a run's row; its number identifies the run."""
+        """Open a run's row; its number identifies the run. Raises ``LeaseLost``."""
 
     async def finish(self, run: int, outcome: RunOutcome, *, verdict: str, error: str | None) -> None:
-        """Close a run's row: ``done``, ``failed`` or ``interrupted``, with an error free of secrets."""
+        """Close a run's row: done, paused, failed or interrupted, with an error free of secrets."""
 
-    async def failed(self, stream: StreamKey, error: str) -> None:
+    async def failed(self, run: int, stream: StreamKey, error: str) -> None:
         """Note why a stream's last attempt failed; its progress stays where it was."""
+
+
+class Worker(Protocol):
+    """This process among those that share the warehouse."""
+
+    async def beat(self) -> Sequence[object]:
+        """Say that we live, and take over from those who do not: those whose accounts are free now.
+
+        Raises ``LeaseLost`` where others have taken over from us.
+        """
+
+
+class Leases(Protocol):
+    """Who works on which account: one process at a time."""
+
+    async def due(
+        self, source: str, accounts: Sequence[str], work: str, cycle: datetime, *, retry_failed: bool = False
+    ) -> Sequence[str]:
+        """Accounts that are free and that this kind of work was not done for in a cycle yet."""
+
+    async def claim(
+        self,
+        source: str,
+        accounts: Sequence[str],
+        work: str,
+        cycle: datetime | None = None,
+        *,
+        retry_failed: bool = False,
+    ) -> AbstractSet[str]:
+        """Take what is free and due of these; without a cycle, all that is free."""
+
+    async def release(self, source: str, account: str, *, done: bool, failed: bool | None = None) -> None:
+        """Give an account back; where the work is not done, it is due again at once."""
+
+    async def holder(self, source: str, account: str) -> str | None:
+        """Who works on an account, for a person to read."""
 
 
 class Observer(Protocol):

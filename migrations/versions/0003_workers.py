@@ -45,6 +45,7 @@ STATEMENTS = (
     "COMMENT ON COLUMN sync.leases.failed IS 'Whether the last work ended with an error'",
     # -- runs -------------------------------------------------------------------------------------
     "ALTER TABLE sync.run_log ADD COLUMN worker_id bigint",
+    "CREATE INDEX run_log_account ON sync.run_log (source, account, run_id)",
     "CREATE INDEX run_log_running ON sync.run_log (worker_id) WHERE outcome = 'running'",
     """
     CREATE TABLE sync.run_days (

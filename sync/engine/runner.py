@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import structlog
 
-from sync.errors import SyncError
+from sync.engine.troubles import Troubles
+from sync.errors import AccountBusy, LeaseLost, SyncError
 from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic, storable
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
@@ -17,6 +20,20 @@ log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0
 """How long an interrupted run tries to say so in the ledger."""
+
+Permit = Callable[[str, str], AbstractAsyncContextManager[None]]
+"""What is held while an account of a source is worked on."""
+
+
+def _free(source: str, account: str) -> AbstractAsyncContextManager[None]:  # noqa: ARG001
+    return nullcontext()
+
+
+def _never() -> bool:
+    return False
+
+
+NOTHING: Final = Traffic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +45,8 @@ class Engine:
         ledger: Where runs are written down.
         observer: Who is told.
         redact: Takes secrets out of texts that are kept.
+        permit: What ``run`` holds while it works on an account; refuses with ``AccountBusy``.
+        troubles: What is wrong, over all runs.
         parallel_accounts: Accounts of one source that are worked on at once.
         parallel_units: Units of one account that are worked on at once, where they are independent.
     """
@@ -36,6 +55,8 @@ class Engine:
     ledger: Ledger
     observer: Observer
     redact: Callable[[str], str] = str
+    permit: Permit = _free
+    troubles: Troubles = field(default_factory=Troubles)
     parallel_accounts: int = 4
     parallel_units: int = 4
 
@@ -48,20 +69,41 @@ class Engine:
         places = asyncio.Semaphore(self.parallel_accounts)
 
         async def one(account: str) -> RunOutcome:
-            async with places:
-                with structlog.contextvars.bound_contextvars(source=source.name, account=account):
-                    return await _Run(self, source, account, task).execute()
+            try:
+                async with places, self.permit(source.name, account):
+                    return await self.run_account(source, account, task)
+            except AccountBusy as error:
+                return RunOutcome(source.name, account, Tally(), NOTHING, error)
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(account), name=f"{source.name}/{account}") for account in accounts]
         return [task.result() for task in tasks]
 
+    async def run_account(
+        self, source: Source, account: str, task: Task, *, is_enough: Callable[[], bool] = _never
+    ) -> RunOutcome:
+        """Do a task for one account, which nobody else works on meanwhile.
+
+        Args:
+            source: The account's source.
+            account: The account.
+            task: What to do.
+            is_enough: Asked between groups of units: whether the rest shall wait for another run.
+        """
+        with structlog.contextvars.bound_contextvars(source=source.name, account=account):
+            return await _Run(self, source, account, task, is_enough).execute()
+
 
 class _Run:
     """One account's run, from its ledger row's opening to its closing."""
 
-    def __init__(self, engine: Engine, source: Source, account: str, task: Task) -> None:
+    def __init__(
+        self, engine: Engine, source: Source, account: str, task: Task, is_enough: Callable[[], bool]
+    ) -> None:
         self._engine, self._source, self._account, self._task = engine, source, account, task
+        self._is_enough = is_enough
+        self._paused = False
+        self._begun_at = engine.troubles.now()
         self._tally = Tally()
         self._traffic_before = source.traffic(account)
         self._run = 0
@@ -70,22 +112,29 @@ class _Run:
         try:
             self._run = await self._engine.ledger.begin(self._source.name, self._account, self._task)
         except SyncError as error:
-            return self._outcome(error)
+            return self._concluded(self._outcome(error))
         except Exception as error:
             log.exception("ledger.defect")
-            return self._outcome(error)
+            return self._concluded(self._outcome(error))
         with structlog.contextvars.bound_contextvars(run=self._run):
             return await self._watched()
 
     async def _watched(self) -> RunOutcome:
-        log.info("run.started", task=self._task.kind)
+        log.debug("run.started", task=self._task.kind)
         try:
             outcome = self._outcome(await self._work())
         except asyncio.CancelledError:
             with suppress(TimeoutError):  # whoever interrupts does not wait for a database that hangs
                 await asyncio.wait_for(self._close(self._outcome(None), "interrupted"), CLOSE_TIMEOUT_S)
             raise
-        await self._close(outcome, "failed" if outcome.error else "done")
+        await self._close(outcome, "failed" if outcome.error else "paused" if outcome.paused else "done")
+        return self._concluded(outcome)
+
+    def _concluded(self, outcome: RunOutcome) -> RunOutcome:
+        """Tell everybody; trouble is told when it begins and when it ends, not run by run."""
+        error = outcome.error
+        message = self._message(error) if error else ""
+        self._engine.troubles.run_ended(self._source.name, self._account, error, message, self._begun_at)
         self._engine.observer.finished(outcome)
         return outcome
 
@@ -97,6 +146,9 @@ class _Run:
                     self._engine.observer.planned(self._source.name, self._account, units)
                     if error := await self._run_group(units):
                         return error
+                    if self._is_enough():
+                        self._paused = True
+                        return None
         except SyncError as error:
             return error
         except Exception as error:  # a defect in one account must not stop the others
@@ -162,26 +214,38 @@ class _Run:
 
     async def _note_failure(self, unit: Unit, error: Exception) -> None:
         message = self._message(error)
-        log.error("unit.failed", error=message, kind=type(error).__name__)
-        await self._tell(self._engine.ledger.failed(unit.stream, message))
+        log.debug("unit.failed", error=message, kind=type(error).__name__)
+        if not isinstance(error, LeaseLost):  # then another process is the one to say how it goes
+            await self._tell(self._engine.ledger.failed(self._run, unit.stream, message))
 
     async def _close(self, outcome: RunOutcome, verdict: str) -> None:
         error = self._message(outcome.error) if outcome.error else None
-        log.info("run.finished", outcome=verdict, read=outcome.tally.read, stored=outcome.tally.stored)
+        tally, traffic = outcome.tally, outcome.traffic
+        is_news = tally.stored or tally.rejected
+        log.log(
+            logging.INFO if is_news else logging.DEBUG,
+            "run.finished",
+            task=self._task.kind,
+            outcome=verdict,
+            read=tally.read,
+            stored=tally.stored,
+            rejected=tally.rejected,
+            requests=traffic.requests,
+        )
         await self._tell(self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error))
 
     async def _tell(self, report: Awaitable[None]) -> None:
         """Tell the ledger. Where it fails, what was read is stored all the same and other accounts go on."""
         try:
             await report
-        except SyncError:
-            log.warning("ledger.unavailable")
+        except SyncError as error:
+            log.debug("ledger.unavailable", error=self._message(error))
         except Exception:
             log.exception("ledger.defect")
 
     def _outcome(self, error: Exception | None) -> RunOutcome:
         traffic: Traffic = self._source.traffic(self._account) - self._traffic_before
-        return RunOutcome(self._source.name, self._account, self._tally, traffic, error)
+        return RunOutcome(self._source.name, self._account, self._tally, traffic, error, self._paused)
 
     def _message(self, error: Exception) -> str:
         return self._fit(str(error) or type(error).__name__)

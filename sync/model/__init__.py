@@ -14,6 +14,7 @@ from sync.model.batch import (
 )
 from sync.model.intervals import gaps, length, union
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
+from sync.model.survey import StreamSurvey, Survey
 from sync.model.table import Head, PgType, Series, Table
 from sync.model.text import PAYLOAD_LIMIT, json_text, kind, shortened, storable
 
@@ -32,7 +33,9 @@ __all__ = [
     "Series",
     "StreamKey",
     "StreamState",
+    "StreamSurvey",
     "Stretch",
+    "Survey",
     "Table",
     "Tally",
     "Task",

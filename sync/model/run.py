@@ -15,14 +15,15 @@ class Task:
     """What a person or a schedule asks of a source.
 
     Attributes:
-        kind: ``once`` reads what is new (all history on an empty warehouse); ``backfill`` reads history;
-            ``archive`` reads a stretch of time whatever was read before, and keeps no cursor.
+        kind: ``once`` reads what is new (all history on an empty warehouse); ``retry`` looks again at what
+            could not be had or proved before, where that is due; ``backfill`` reads history; ``archive``
+            reads a stretch of time whatever was read before, and keeps no cursor.
         since: Where a backfill begins; None means the source's own beginning.
         until: Where it ends; None means now.
         reload: Read again what is already covered.
     """
 
-    kind: Literal["once", "backfill", "archive"]
+    kind: Literal["once", "retry", "backfill", "archive"]
     since: datetime | None = None
     until: datetime | None = None
     reload: bool = False
@@ -73,10 +74,16 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """How one account's run ended; ``error`` is None when all that could be done was done."""
+    """How one account's run ended.
+
+    Attributes:
+        error: Why not all could be done; None: it was.
+        paused: Whether the rest waits for another run, because others waited for this one.
+    """
 
     source: str
     account: str
     tally: Tally
     traffic: Traffic
     error: Exception | None = None
+    paused: bool = False

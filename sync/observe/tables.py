@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from itertools import groupby
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,8 +14,23 @@ from rich.table import Table
 from sync.model import RunOutcome
 from sync.observe.display import Counts, listed, plural
 
+Facts: TypeAlias = Mapping[str, Any]
+"""A row, by column name."""
+
 _SHOWN = 5
 """Open and incomplete data sessions that are named at most."""
+
+_FEW = 10
+"""So many accounts of a source have a line each; of more, only those in trouble."""
+
+_LISTED = 20
+"""Lines of one kind at most."""
+
+_FRESH = timedelta(days=1)
+"""A check older than that is worth a line, where nobody says better."""
+
+_WELL = frozenset({"done", "running", "paused"})
+"""Outcomes that need no attention."""
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -75,12 +91,20 @@ def plain_outcome(outcome: RunOutcome, counts: Counts, error: str | None) -> dic
     }
 
 
-def show_status(console: Console, status: Mapping[str, Any]) -> None:
-    """What is there, streams and how far they are, what is unfinished, rejects, last runs."""
+def show_status(
+    console: Console, status: Facts, *, fresh_within: Mapping[str, timedelta] | None = None
+) -> None:
+    """What is there, who works on it, how far streams are, what is unfinished, rejects, last runs.
+
+    Args:
+        console: Where to.
+        status: The facts.
+        fresh_within: By source, how old its last success may be before an account counts as in trouble.
+    """
     _show_contents(console, status)
-    _show_streams(console, status["streams"])
-    if status["blobs"]:
-        console.print(f"\n[bold]raw signals[/]  {_by_state(status['blobs'])}")
+    _show_workers(console, status["workers"], status["leases"])
+    _show_streams(console, status["streams"], fresh_within or {})
+    _show_blobs(console, status["blobs"], status["missing_blobs"])
     if status["data_sessions"]:
         console.print(f"\n[bold]data sessions[/]  {_by_state(status['data_sessions'])}")
         _show_open(console, status["open_data_sessions"], status["data_sessions"].get("open", 0))
@@ -91,7 +115,7 @@ def show_status(console: Console, status: Mapping[str, Any]) -> None:
     _show_runs(console, status["runs"])
 
 
-def _show_contents(console: Console, status: Mapping[str, Any]) -> None:
+def _show_contents(console: Console, status: Facts) -> None:
     nights, sessions = status["nights"], sum(status["data_sessions"].values())
     if nights or not sessions:
         newest = f", the newest on {status['newest_night']}" if status["newest_night"] else ""
@@ -110,7 +134,7 @@ def _by_state(states: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {state}" for state, count in states.items())
 
 
-def _show_open(console: Console, sessions: Sequence[Mapping[str, Any]], count: int) -> None:
+def _show_open(console: Console, sessions: Sequence[Facts], count: int) -> None:
     """Sessions that are not final: nothing is wrong with them."""
     if not count:
         return
@@ -122,7 +146,7 @@ def _show_open(console: Console, sessions: Sequence[Mapping[str, Any]], count: i
     _show_rest(console, "open", count)
 
 
-def _show_incomplete(console: Console, sessions: Sequence[Mapping[str, Any]], count: int) -> None:
+def _show_incomplete(console: Console, sessions: Sequence[Facts], count: int) -> None:
     """Sessions of which something is missing, each with its reason."""
     for session in sessions[:_SHOWN]:
         began = f" of {moment(session['started_at'])}" if session["started_at"] else ""
@@ -136,16 +160,69 @@ def _show_rest(console: Console, state: str, count: int) -> None:
         console.print(f"  [dim]and {count - _SHOWN:,} more (status = '{state}' in bace.data_sessions)[/]")
 
 
-def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> None:
+def _show_workers(console: Console, workers: Sequence[Facts], leases: Sequence[Facts]) -> None:
+    """The processes that share the warehouse, and what each has in hand."""
+    if not workers:
+        console.print("[bold]processes[/]  none is working here now\n")
+        return
+    console.print("[bold]processes[/]")
+    for worker in workers[:_LISTED]:
+        name = f"  {plain(worker['command'])} on {plain(worker['host'])} (pid {worker['pid']})"
+        console.print(f"{name}, {plain(worker['version'])}, since {moment(worker['started_at'])}: ", end="")
+        if worker["gone"]:
+            console.print(f"[red]silent for {ago(worker['silent_for'])}[/]; gone, will be taken over")
+        else:
+            console.print(_in_hand([one for one in leases if one["worker_id"] == worker["worker_id"]]))
+    _show_more(console, len(workers), "sync.workers")
+    console.print()
+
+
+def _in_hand(leases: Sequence[Facts]) -> str:
+    """What a process works on, the longest first."""
+    if not leases:
+        return "nothing to do now"
+    named = [
+        f"{plain(_account(lease))}{_what(lease['work'])} for {ago(lease['working_for'])}"
+        for lease in leases[:_SHOWN]
+    ]
+    more = f" and {len(leases) - _SHOWN:,} more" if len(leases) > _SHOWN else ""
+    return f"works on {', '.join(named)}{more}"
+
+
+def _what(work: str | None) -> str:
+    return f" ({plain(work)})" if work else ""
+
+
+def _show_streams(console: Console, streams: Sequence[Facts], fresh_within: Mapping[str, timedelta]) -> None:
     if not streams:
         console.print("no account has been read yet")
         return
+
+    def in_trouble(stream: Facts) -> bool:
+        late = stream["lag"] is None or stream["lag"] > fresh_within.get(stream["source"], _FRESH)
+        return late or bool(stream["last_error"])
+
+    named, rest = _told_apart(streams, in_trouble)
+    if named:
+        _show_stream_table(console, named[:_LISTED])
+    _show_more(console, len(named), "sync.streams")
+    for source, healthy in rest.items():
+        gaps = sum(bool(stream["gaps"]) for stream in healthy)
+        with_gaps = f", {gaps:,} with gaps" if gaps else ""
+        oldest = max(stream["lag"] for stream in healthy)
+        console.print(
+            f"[bold]{source}[/]: {len(healthy):,} {plural('account', len(healthy))} fresh, "
+            f"oldest check {ago(oldest)} ago{with_gaps}"
+        )
+
+
+def _show_stream_table(console: Console, streams: Sequence[Facts]) -> None:
     table = plain_table("stream", "last success", "covered", "gaps", numbers=("gaps",))
     for stream in streams:
         covered = (stream["covered_from"], stream["covered_to"])
         known = covered[0] is not None
         table.add_row(
-            f"{stream['source']}/{stream['account']}/{stream['stream']}",
+            f"{_account(stream)}/{stream['stream']}",
             "never" if stream["lag"] is None else f"{ago(stream['lag'])} ago",
             f"{covered[0]:%Y-%m-%d} to {covered[1]:%Y-%m-%d %H:%M}"
             if known
@@ -155,8 +232,32 @@ def _show_streams(console: Console, streams: Sequence[Mapping[str, Any]]) -> Non
     console.print(table)
     for stream in streams:
         if stream["last_error"]:
-            name = f"{stream['source']}/{stream['account']}/{stream['stream']}"
-            console.print(f"[red]{name}[/] {plain(stream['last_error'])}")
+            console.print(f"[red]{_account(stream)}/{stream['stream']}[/] {plain(stream['last_error'])}")
+
+
+def _told_apart(
+    rows: Sequence[Facts], in_trouble: Callable[[Facts], bool]
+) -> tuple[list[Facts], dict[str, list[Facts]]]:
+    """Rows that get a line each, and, by source, those of which there are too many for that."""
+    named: list[Facts] = []
+    rest: dict[str, list[Facts]] = {}
+    for source, group in groupby(rows, key=lambda row: str(row["source"])):
+        of_source = list(group)
+        few = len(of_source) <= _FEW
+        named += [row for row in of_source if few or in_trouble(row)]
+        healthy = [row for row in of_source if not few and not in_trouble(row)]
+        if healthy:
+            rest[source] = healthy
+    return named, rest
+
+
+def _show_more(console: Console, count: int, table: str) -> None:
+    if count > _LISTED:
+        console.print(f"  [dim]and {count - _LISTED:,} more ({table})[/]")
+
+
+def _account(row: Facts) -> str:
+    return f"{row['source']}/{row['account']}"
 
 
 def _uncovered(source: str) -> str:
@@ -164,26 +265,51 @@ def _uncovered(source: str) -> str:
     return "by data session" if source == "bace" else "nothing"
 
 
-def _show_rejects(console: Console, rejects: Sequence[Mapping[str, Any]]) -> None:
+def _show_blobs(console: Console, states: Mapping[str, int], missing: Sequence[Facts]) -> None:
+    """How many raw signals there are, and why some are not there."""
+    if not states:
+        return
+    console.print(f"\n[bold]raw signals[/]  {_by_state(states)}")
+    for blob in missing[:_LISTED]:
+        when = blob["next_attempt_at"]
+        again = f" (again {moment(when)} or later)" if when else ""
+        reason = plain(blob["reason"] or "not asked for yet")
+        console.print(f"  {blob['count']:>6,}  {blob['status']}: {reason}{again}")
+    _show_more(console, len(missing), "beddit.sampled_tracks")
+
+
+def _show_rejects(console: Console, rejects: Sequence[Facts]) -> None:
     if not rejects:
         console.print("\n[bold]rejects[/]  none open")
         return
     console.print(f"\n[bold]rejects[/]  {sum(r['count'] for r in rejects):,} open (details: sync.rejects)")
-    for reject in rejects:
-        console.print(
-            f"  {reject['count']:>6,}  {reject['source']}/{reject['account']}  {plain(reject['reason'])}"
-        )
+    for reject in rejects[:_LISTED]:
+        console.print(f"  {reject['count']:>6,}  {_account(reject)}  {plain(reject['reason'])}")
+    _show_more(console, len(rejects), "sync.rejects")
 
 
-def _show_runs(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
+def _show_runs(console: Console, runs: Sequence[Facts]) -> None:
     if not runs:
         return
     console.print("\n[bold]last run of each account[/]  (all of them: sync.runs)")
+    named, rest = _told_apart(runs, lambda run: run["outcome"] not in _WELL)
+    if named:
+        _show_run_table(console, named[:_LISTED])
+    _show_more(console, len(named), "sync.runs")
+    for source, well in rest.items():
+        states = {state: sum(run["outcome"] == state for run in well) for state in sorted(_WELL)}
+        console.print(
+            f"[bold]{source}[/]: {_by_state({state: count for state, count in states.items() if count})}; "
+            f"the newest began {ago(min(run['ago'] for run in well))} ago"
+        )
+
+
+def _show_run_table(console: Console, runs: Sequence[Facts]) -> None:
     numbers = ("stored", "rejected", "requests")
     table = plain_table("account", "task", "began", "outcome", *numbers, numbers=numbers)
     for run in runs:
         table.add_row(
-            f"{run['source']}/{run['account']}",
+            _account(run),
             run["task"],
             moment(run["started_at"]),
             run["outcome"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import asyncpg
@@ -23,14 +22,15 @@ CLOSE_TIMEOUT_S = 5.0
 
 @asynccontextmanager
 async def open_pool(
-    dsn: str, *, size: int = 5, statement_timeout_s: float = 600
+    dsn: str, *, size: int = 5, statement_timeout_s: float = 600, name: str = "nightshift"
 ) -> AsyncIterator[asyncpg.Pool]:
-    """A pool of connections that call themselves ``nightshift`` and think in UTC.
+    """A pool of connections that think in UTC.
 
     Args:
         dsn: A libpq connection string.
         size: The most connections that are opened; they are opened when needed.
         statement_timeout_s: PostgreSQL ends a statement that takes longer.
+        name: What the connections call themselves; a worker's have a number (see ``workers``).
 
     Raises:
         ConfigurationError: The address, the credentials or the server's age do not do.
@@ -44,7 +44,7 @@ async def open_pool(
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s + 30,
             server_settings={
-                "application_name": "nightshift",
+                "application_name": name,
                 "TimeZone": "UTC",
                 "statement_timeout": f"{statement_timeout_s:.0f}s",
                 "jit": "off",  # it costs more than it saves on statements of a few milliseconds
@@ -118,47 +118,3 @@ async def _close(pool: asyncpg.Pool) -> None:
     except BaseException:
         pool.terminate()
         raise
-
-
-@dataclass(frozen=True, slots=True)
-class Inspection:
-    """What a database lets us do.
-
-    Attributes:
-        server: Its name and version.
-        database: The database's name.
-        role: Who we are there.
-        may_create: Whether schemas can be created.
-        unwritable: Our tables that the role cannot write.
-    """
-
-    server: str
-    database: str
-    role: str
-    may_create: bool
-    unwritable: tuple[str, ...]
-
-
-_INSPECT = """
-    SELECT 'PostgreSQL ' || current_setting('server_version') AS server,
-           current_database() AS database, current_user AS role,
-           has_database_privilege(current_database(), 'CREATE') AS may_create,
-           (SELECT coalesce(array_agg(c.oid::regclass::text ORDER BY 1), '{}') FROM pg_class c
-            WHERE c.relkind IN ('r', 'p') AND c.relnamespace::regnamespace::text IN ('sync', 'beddit', 'bace')
-              AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT')
-                       AND has_table_privilege(c.oid, 'UPDATE') AND has_table_privilege(c.oid, 'DELETE'))
-           ) AS unwritable
-"""
-
-
-async def inspect(dsn: str) -> Inspection:
-    """Look at a database without changing anything.
-
-    Raises:
-        ConfigurationError: PostgreSQL refuses the connection for good.
-        StorageUnavailable: It cannot be reached.
-    """
-    async with open_pool(dsn, size=1) as pool:
-        with translated():
-            row = await pool.fetchrow(_INSPECT)
-    return Inspection(**{**row, "unwritable": tuple(row["unwritable"])})

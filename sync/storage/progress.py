@@ -7,10 +7,15 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import structlog
 
-from sync.model import Interval, StreamKey, StreamState
+from sync.model import Interval, StreamKey, StreamState, Survey
 from sync.storage.failures import translated
+from sync.storage.housekeeping import keep_house
 from sync.storage.status import Status, read_status
+from sync.storage.survey import read_survey
+
+log = structlog.get_logger(__name__)
 
 
 class PostgresWarehouse:
@@ -22,6 +27,19 @@ class PostgresWarehouse:
     async def status(self) -> Status:
         """What the warehouse says of itself, in one snapshot."""
         return await read_status(self._pool)
+
+    async def survey(self) -> Survey:
+        """How the work goes, in one snapshot; cheaper than ``status``."""
+        return await read_survey(self._pool)
+
+    async def keep_house(self) -> None:
+        """Add up old runs."""
+        done = await keep_house(self._pool)
+        log.debug("housekeeping.done", runs=done.runs, days=done.days)
+
+    def connections(self) -> tuple[int, int, int]:
+        """Connections that are open, those of them that are idle, and how many there may be."""
+        return self._pool.get_size(), self._pool.get_idle_size(), self._pool.get_max_size()
 
     async def stream(self, key: StreamKey) -> StreamState:
         """A stream's progress; empty for a stream never seen."""

@@ -2,7 +2,8 @@
 
 The order inside the transaction is: the records' own rows (their locks serialise writers and the version
 guard decides), away with the details of what is replaced, COPY of the new details, then stretches of rows in
-time, then the bookkeeping. Locks are taken in that order, and in the order of keys within each, by everybody.
+time, then the bookkeeping, and last the run's row, which must still be running: the fence against a process
+that was taken for dead. Locks are taken in that order, and in the order of keys within each, by everybody.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
+from sync.errors import LeaseLost
 from sync.model import Batch, Head, Progress, Record, Reject, Rows, StreamKey, Tally, Update
 from sync.storage.database import while_connected
 from sync.storage.failures import translated
@@ -53,6 +55,7 @@ class PostgresSink:
             What became of the batch's items.
 
         Raises:
+            LeaseLost: The run was ended by somebody else; nothing was stored.
             StorageUnavailable: PostgreSQL is away or ended the transaction; nothing was stored.
         """
         with translated():
@@ -231,11 +234,17 @@ async def _write_knowledge(connection: asyncpg.Connection, batch: Batch) -> None
 
 
 async def _add_to_run(connection: asyncpg.Connection, run: int, tally: Tally) -> None:
-    await connection.execute(
+    """Count the batch; an update, because its lock makes whoever would end the run wait for our COMMIT.
+
+    Raises:
+        LeaseLost: The run does not last any more.
+    """
+    found = await connection.fetchval(
         """
         UPDATE sync.run_log SET read = read + $2, stored = stored + $3, unchanged = unchanged + $4,
             superseded = superseded + $5, duplicate = duplicate + $6, rejected = rejected + $7
-        WHERE run_id = $1
+        WHERE run_id = $1 AND outcome = 'running'
+        RETURNING run_id
         """,
         run,
         tally.read,
@@ -245,3 +254,5 @@ async def _add_to_run(connection: asyncpg.Connection, run: int, tally: Tally) ->
         tally.duplicate,
         tally.rejected,
     )
+    if found is None:
+        raise LeaseLost("another process took over this account; what was read last was not stored")

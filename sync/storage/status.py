@@ -19,10 +19,15 @@ _STREAMS = """
     FROM sync.streams ORDER BY source, account, stream
 """
 _BLOBS = "SELECT status, count(*) AS count FROM beddit.sampled_tracks GROUP BY status ORDER BY status"
+_MISSING_BLOBS = """
+    SELECT status, reason, count(*) AS count, min(next_attempt_at) AS next_attempt_at
+    FROM beddit.sampled_tracks WHERE status IN ('pending', 'unavailable')
+    GROUP BY status, reason ORDER BY status DESC, count(*) DESC, reason
+"""
 _REJECTS = """
     SELECT source, account, reason, count(*) AS count, max(last_seen_at) AS last_seen_at
     FROM sync.rejects WHERE resolved_at IS NULL
-    GROUP BY source, account, reason ORDER BY count(*) DESC, reason LIMIT 20
+    GROUP BY source, account, reason ORDER BY count(*) DESC, reason, source, account
 """
 _NIGHTS = """
     SELECT count(*) AS nights, max(night) AS newest FROM beddit.sessions
@@ -38,10 +43,22 @@ _UNFINISHED = """
     FROM bace.data_sessions WHERE status = $1
     ORDER BY started_at DESC NULLS LAST, id_data_session LIMIT 20
 """
+# Not from sync.runs: its daily totals are no runs, and have no number.
 _RUNS = """
-    SELECT DISTINCT ON (source, account) source, account, task, started_at, finished_at, outcome, read,
-           stored, rejected, requests, error
-    FROM sync.runs ORDER BY source, account, run_id DESC
+    SELECT source, account, task, started_at, finished_at, now() - started_at AS ago, outcome, read, stored,
+           rejected, requests, error
+    FROM sync.run_log
+    JOIN (SELECT max(run_id) AS run_id FROM sync.run_log GROUP BY source, account) AS last USING (run_id)
+    ORDER BY source, account
+"""
+WORKERS = """
+    SELECT worker_id, command, host, pid, version, started_at, heartbeat_at, lease,
+           now() - heartbeat_at AS silent_for, now() - heartbeat_at > lease AS gone
+    FROM sync.workers ORDER BY worker_id
+"""
+_LEASES = """
+    SELECT source, account, worker_id, work, claimed_at, now() - claimed_at AS working_for
+    FROM sync.leases WHERE worker_id IS NOT NULL ORDER BY claimed_at, source, account
 """
 
 
@@ -53,6 +70,13 @@ class Status:
         data_sessions: How many there are of each status.
         datapoints: How many samples their rows stand for.
         open_data_sessions: The newest of them, and likewise the incomplete ones: 20 at most.
+        streams: How far each is; its gaps, and why its last attempt failed.
+        blobs: How many raw signals there are of each status.
+        missing_blobs: Those that are pending or unavailable, by reason.
+        rejects: The open ones, by account and reason.
+        runs: The last one of each account.
+        workers: The processes that share the warehouse; ``gone`` are those that others take over from.
+        leases: Who works on what now.
     """
 
     schema_version: str
@@ -65,8 +89,11 @@ class Status:
     incomplete_data_sessions: Sequence[Mapping[str, Any]]
     streams: Sequence[Mapping[str, Any]]
     blobs: Mapping[str, int]
+    missing_blobs: Sequence[Mapping[str, Any]]
     rejects: Sequence[Mapping[str, Any]]
     runs: Sequence[Mapping[str, Any]]
+    workers: Sequence[Mapping[str, Any]]
+    leases: Sequence[Mapping[str, Any]]
 
     def facts(self) -> dict[str, Any]:
         """The facts by name."""
@@ -98,8 +125,11 @@ async def read_status(pool: asyncpg.Pool) -> Status:
                 incomplete_data_sessions=[dict(row) for row in await c.fetch(_UNFINISHED, "incomplete")],
                 streams=[dict(row) for row in await c.fetch(_STREAMS)],
                 blobs={row["status"]: row["count"] for row in await c.fetch(_BLOBS)},
+                missing_blobs=[dict(row) for row in await c.fetch(_MISSING_BLOBS)],
                 rejects=[dict(row) for row in await c.fetch(_REJECTS)],
                 runs=[dict(row) for row in await c.fetch(_RUNS)],
+                workers=[dict(row) for row in await c.fetch(WORKERS)],
+                leases=[dict(row) for row in await c.fetch(_LEASES)],
             )
 
 

@@ -17,12 +17,14 @@ from sync.transport.clock import Clock
 from sync.transport.credentials import Credentials, FixedToken
 from sync.transport.gates import HostGates
 from sync.transport.limits import Limits
+from sync.transport.meter import UNMETERED, Meter
 from sync.transport.policy import AddressPolicy
 from sync.transport.request import Request
 from sync.transport.response import Response
 from sync.transport.status import TokenRejected
 
 __all__ = [
+    "UNMETERED",
     "AddressPolicy",
     "Clock",
     "Credentials",
@@ -30,6 +32,7 @@ __all__ = [
     "HostGates",
     "HttpClient",
     "Limits",
+    "Meter",
     "Request",
     "Response",
     "TokenRejected",

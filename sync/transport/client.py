@@ -19,6 +19,7 @@ from sync.transport.clock import Clock
 from sync.transport.credentials import Credentials
 from sync.transport.gates import HostGates, Pause
 from sync.transport.limits import Limits
+from sync.transport.meter import UNMETERED, Meter
 from sync.transport.policy import AddressPolicy
 from sync.transport.request import Request
 from sync.transport.response import Response
@@ -66,6 +67,7 @@ class HttpClient:
         ca_file: Path | None = None,
         secrets: Iterable[str] = (),
         clock: Clock | None = None,
+        meter: Meter = UNMETERED,
     ) -> None:
         """Prepare a client; nothing is opened before its first request.
 
@@ -79,6 +81,7 @@ class HttpClient:
             ca_file: Certificate authorities to trust beside the system's, as PEM.
             secrets: Values that never appear in a message, should the vendor repeat them.
             clock: Time.
+            meter: Who is told of requests.
 
         Raises:
             AddressRefused: ``base_url`` is no http or https address.
@@ -96,7 +99,8 @@ class HttpClient:
         self._clock = clock or Clock()
         self._gates = gates or HostGates(self._clock)
         self._pause = Pause(self._clock)
-        self._wire = Wire(limits=self._limits, policy=policy, ca_file=ca_file)
+        self._meter = meter
+        self._wire = Wire(limits=self._limits, policy=policy, ca_file=ca_file, meter=meter)
 
     async def __aenter__(self) -> Self:
         return self
@@ -168,6 +172,7 @@ class HttpClient:
                     self._pause.extend(error.retry_after or 0.0)
                     if worth_another(error) and attempt.num < self._limits.attempts:
                         _report(url, error, attempt)
+                        self._meter.retried(type(error).__name__)
                     raise
         raise AssertionError("an attempt neither answered nor raised")
 
@@ -257,7 +262,7 @@ class HttpClient:
 
 
 def _report(url: URL, error: RetryableError, attempt: stamina.Attempt) -> None:
-    log.info(
+    log.debug(  # how often that happens is a metric; a run that fails in the end says so
         "request.retried",
         host=host_of(url),
         path=url.raw_path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -11,11 +12,12 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from sync.errors import ConfigurationError
+from sync.errors import ConfigurationError, SyncError
 from sync.model import Traffic
 from sync.transport.address import place
 from sync.transport.failures import translated
 from sync.transport.limits import Limits
+from sync.transport.meter import Meter
 from sync.transport.policy import AddressPolicy, SocketRefused
 from sync.transport.request import Request
 
@@ -26,9 +28,12 @@ LONGEST_HEADER = 64 * 1024
 class Wire:
     """Owns the connections, opened by the first request. No cookies, proxies, ``.netrc`` or redirects."""
 
-    def __init__(self, *, limits: Limits, policy: AddressPolicy | None, ca_file: Path | None) -> None:
+    def __init__(
+        self, *, limits: Limits, policy: AddressPolicy | None, ca_file: Path | None, meter: Meter
+    ) -> None:
         self._limits = limits
         self._policy = policy
+        self._meter = meter
         self._tls = _tls_context(ca_file)
         self._session: aiohttp.ClientSession | None = None
         self._requests = 0
@@ -42,6 +47,7 @@ class Wire:
     def count_bytes(self, received: int) -> None:
         """Remember that so many bytes of a body have come."""
         self._received_bytes += received
+        self._meter.received(received)
 
     async def aclose(self) -> None:
         """End all connections; a request after this opens new ones."""
@@ -62,9 +68,10 @@ class Wire:
             raw.release()
 
     async def _send(self, request: Request, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        began = time.monotonic()
         try:
             with translated(place(request.method, url)):
-                return await self._opened().request(
+                answer = await self._opened().request(
                     request.method,
                     url,
                     headers=headers,
@@ -74,6 +81,11 @@ class Wire:
                 )
         except SocketRefused as refused:
             raise refused.explained(url) from None
+        except SyncError as error:
+            self._meter.unanswered(type(error).__name__, time.monotonic() - began)
+            raise
+        self._meter.answered(answer.status, time.monotonic() - began)
+        return answer
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -18,7 +18,7 @@ from sync.model import Traffic
 from sync.sources.bace.oauth import PasswordGrant, TokenStore
 from sync.sources.bace.query import Query, excludes, url_text
 from sync.sources.bace.settings import BaceSettings
-from sync.transport import HostGates, HttpClient, Limits, Request, Response
+from sync.transport import UNMETERED, HostGates, HttpClient, Limits, Meter, Request, Response
 
 log = structlog.get_logger(__name__)
 
@@ -110,18 +110,20 @@ class BaceClient:
         """A page of measurements, in the resolution that the vendor chooses ("Data Sessions", data)."""
         return await self._page(f"{_ROOT}/data-downsampled", query)
 
-    async def count(self, resource: str, query: Query = _EVERYTHING) -> int:
+    async def count(self, resource: str, query: Query = _EVERYTHING, *, retry: bool = True) -> int:
         """How many items a collection (``"group"``, say) has, without any of them ("HEAD request")."""
         path = f"{_ROOT}/{resource}"
-        async with self._http.open(self._question(path, query, "HEAD")) as response:
+        request = replace(self._question(path, query, "HEAD"), retry=retry)
+        async with self._http.open(request) as response:
             total = _header_count(response, "Total-Count")
         if total is None:
             raise SourceContractError(f"HEAD {path} was answered without a count; is this the BACE API?")
         return total
 
-    async def server_time(self) -> datetime | None:
+    async def server_time(self, *, retry: bool = True) -> datetime | None:
         """The vendor's clock, by the cheapest request that needs a token."""
-        async with self._http.open(_request(f"{_ROOT}/data-session", _ONE, "HEAD")) as response:
+        request = replace(_request(f"{_ROOT}/data-session", _ONE, "HEAD"), retry=retry)
+        async with self._http.open(request) as response:
             return response.server_time
 
     def download_csv(self, id_data_session: str) -> AbstractAsyncContextManager[Response]:
@@ -157,7 +159,13 @@ class BaceClient:
 
 
 def open_client(
-    settings: BaceSettings, name: str, *, gates: HostGates, limits: Limits, user_agent: str
+    settings: BaceSettings,
+    name: str,
+    *,
+    gates: HostGates,
+    limits: Limits,
+    user_agent: str,
+    meter: Meter = UNMETERED,
 ) -> BaceClient:
     """A client that signs in as a configured account by its first request."""
     account = settings.accounts[name]
@@ -171,6 +179,7 @@ def open_client(
             gates=gates,
             ca_file=settings.ca_file,
             secrets=(account.client_secret, account.password),
+            meter=meter,
         )
 
     sign_in = connection()

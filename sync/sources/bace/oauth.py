@@ -49,6 +49,8 @@ _ASSUMED_LIFETIME_S = 3600.0
 _RENEWALS, _RENEWALS_WITHIN_S = 3, 600.0
 # How long a renewal that failed before it was urgent is left alone.
 _AGAIN_AFTER_S = 10.0
+# How long a refused password is not offered: the vendor may have been wrong, and nobody may look for weeks.
+_OFFER_AGAIN_S = 6 * 3600.0
 # Another process holds the lock for one request at most; one that stands still must not stop this one.
 _LOCK_PATIENCE_S, _LOCK_INTERVAL_S = 120.0, 0.1
 
@@ -168,7 +170,7 @@ class PasswordGrant:
     """The credentials of one account, fetched when they are needed and renewed before they expire.
 
     However many requests wait for a token, one exchange serves them all, and its failure fails them all.
-    A refused password is not offered again: the account is locked for less.
+    A refused password is offered again only hours later: the account is locked for less.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class PasswordGrant:
         self._rounds = 0
         self._failure: SyncError | None = None
         self._refused: AuthenticationError | None = None
+        self._offer_again_at = -math.inf
         self._renewals: deque[float] = deque(maxlen=_RENEWALS)
 
     async def authorization(self) -> str:
@@ -316,7 +319,7 @@ class PasswordGrant:
         return await self._by_password()
 
     async def _by_password(self) -> Token:
-        if self._refused is not None:
+        if self._refused is not None and self._clock.monotonic() < self._offer_again_at:
             raise AuthenticationError(*self._refused.args)
         try:
             return await self._ask(
@@ -327,9 +330,10 @@ class PasswordGrant:
                 }
             )
         except (AuthenticationError, RequestRefused) as error:
+            self._offer_again_at = self._clock.monotonic() + _OFFER_AGAIN_S
             self._refused = AuthenticationError(
-                f"The vendor gives no token: {error} It is not asked again before a restart; check the"
-                " account's client_id, client_secret, username and password, and base_url."
+                f"The vendor gives no token: {error} Check the account's client_id, client_secret, username"
+                " and password, and base_url, then start anew; by itself it is asked again in 6 hours."
             )
             raise self._refused from error
 

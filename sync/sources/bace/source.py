@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from sync.errors import AuthenticationError, SourceContractError, SyncError
+from sync.errors import AuthenticationError, RequestRefused, SourceContractError, SyncError
 from sync.model import Batch, Interval, StreamKey, Stretch, Task, Traffic, Update
 from sync.ports import Unit, Warehouse
 from sync.sources.bace.client import open_client
@@ -18,6 +18,7 @@ from sync.sources.bace.data import DueSession, Failure, SessionData
 from sync.sources.bace.knowledge import NAME as LENGTHS
 from sync.sources.bace.knowledge import Known
 from sync.sources.bace.passes import Everything, Revisit, changes, listing, load_cursor
+from sync.sources.bace.query import Query, and_, gte, lt
 from sync.sources.bace.settings import BaceSettings
 from sync.sources.bace.tables import (
     CHECK_KEY,
@@ -28,7 +29,7 @@ from sync.sources.bace.tables import (
     SESSION_CHECKS,
 )
 from sync.sources.bace.walk import no_rows
-from sync.transport import HostGates, Limits
+from sync.transport import UNMETERED, HostGates, Limits, Meter
 
 NAME: Final = "bace"
 
@@ -40,6 +41,9 @@ HOPELESS: Final = 5
 
 FORGET_AT_ONCE: Final = 200
 """Sessions whose coverage is taken back in one transaction."""
+
+_NO_DATA: Final = Query(filter=and_(gte("timestamp_seconds", 0), lt("timestamp_seconds", 1)))
+"""A question for data that costs the vendor nothing: nobody measured in 1970."""
 
 
 class BaceSource:
@@ -56,6 +60,7 @@ class BaceSource:
         user_agent: str = "nightshift",
         *,
         clock: Callable[[], float] = time.time,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._settings = settings
         self._warehouse = warehouse
@@ -65,7 +70,7 @@ class BaceSource:
             name: AccountContext(
                 NAME,
                 name,
-                open_client(settings, name, gates=gates, limits=limits, user_agent=user_agent),
+                open_client(settings, name, gates=gates, limits=limits, user_agent=user_agent, meter=meter),
                 settings,
                 warehouse,
                 clock,
@@ -83,8 +88,16 @@ class BaceSource:
         return self._contexts[account].client.traffic
 
     async def probe(self, account: str) -> datetime | None:
-        """Prove an account's credentials with one cheap request; the vendor's clock."""
-        return await self._contexts[account].client.server_time()
+        """Prove, asking once, that an account may list sessions and read their data; the vendor's clock."""
+        client = self._contexts[account].client
+        server_time = await client.server_time(retry=False)
+        try:
+            await client.count("data-downsampled", _NO_DATA, retry=False)
+        except (AuthenticationError, RequestRefused) as error:
+            raise AuthenticationError(
+                f"sessions can be listed, their data cannot be read: {error}"
+            ) from error
+        return server_time
 
     async def aclose(self) -> None:
         """Close connections."""
@@ -100,8 +113,9 @@ class BaceSource:
         if task.kind == "archive":
             return
         context = self._contexts[account]
-        async for units in self._list(context, task):
-            yield units
+        if task.kind != "retry":
+            async for units in self._list(context, task):
+                yield units
         if task.reload:
             async for units in self._forget(context, task):
                 yield units

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from tempfile import mkstemp
 
 from sync.errors import (
     AddressRefused,
     AnswerTooLarge,
-    ConfigurationError,
     RequestRefused,
     RetryableError,
     SourceContractError,
@@ -26,13 +22,12 @@ from sync.sources.beddit.blob import DueBlob, decode_blob
 from sync.sources.beddit.client import Answer
 from sync.sources.beddit.cursor import as_time
 from sync.sources.beddit.reading import AccountUnit, Reading
+from sync.sources.beddit.spool import spool_file
 from sync.sources.beddit.tables import BLOB_ATTEMPTS
 from sync.transport import HttpClient, Request
 
 DOWNLOADS = 3
 """How often a download that is cut half-way is begun again at once."""
-
-STALE_AFTER_S = 86_400
 
 NOT_SIGNAL = ("text/html", "application/json", "application/xml", "text/xml")
 """What portals and error pages call themselves."""
@@ -113,7 +108,7 @@ class Blob(AccountUnit):
         return self.context.client.started_in(begin, length + timedelta(seconds=1))
 
     async def _fetch(self, address: str) -> AsyncGenerator[Batch, None]:
-        with _spool_file(self.context.settings.spool) as spool:
+        with spool_file(self.context.settings.spool) as spool:
             digest = await self._download(address, spool)
             record = await asyncio.to_thread(decode_blob, self.due, spool, digest)
             if (fault := self._worse_than_stored(record)) is not None:
@@ -190,40 +185,3 @@ def retry_delay(status: str, attempts: int) -> timedelta:
 
 def _is_older(version: float | None, stored: float | None) -> bool:
     return stored is not None and (version is None or version < stored)
-
-
-@contextmanager
-def _spool_file(folder: Path) -> Iterator[Path]:
-    """A private file that is gone when its blob is committed or given up.
-
-    Raises:
-        ConfigurationError: The folder cannot be written, or is full.
-    """
-    try:
-        with _private_file(folder) as path:
-            yield path
-    except OSError as error:
-        raise ConfigurationError(
-            f"the folder for downloads, {folder}, cannot be used: {error.strerror or error}. "
-            "Make room there, or set state_dir to another disk"
-        ) from error
-
-
-@contextmanager
-def _private_file(folder: Path) -> Iterator[Path]:
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _sweep(folder)
-    handle, name = mkstemp(prefix="blob-", dir=folder)
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind; nobody downloads for a day."""
-    for path in folder.glob("blob-*"):
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > STALE_AFTER_S:
-                path.unlink()

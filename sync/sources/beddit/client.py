@@ -77,9 +77,9 @@ class BedditClient:
         start, end = window.start.timestamp() - 1, window.end.timestamp() + overlap.total_seconds()
         return self._ask({"start_timestamp": f"{start:.6f}", "end_timestamp": f"{end:.6f}"})
 
-    async def server_time(self) -> datetime | None:
+    async def server_time(self, *, retry: bool = True) -> datetime | None:
         """The vendor's clock, by the cheapest documented question: a second of 1970."""
-        async with self._answered(Request(self._path, params=_NOTHING_IS_SO_OLD)) as answer:
+        async with self._answered(Request(self._path, params=_NOTHING_IS_SO_OLD, retry=retry)) as answer:
             async for _ in answer.elements():
                 pass
             return answer.server_time

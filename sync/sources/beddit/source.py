@@ -40,7 +40,7 @@ from sync.sources.beddit.units import (
     Note,
     Window,
 )
-from sync.transport import AddressPolicy, FixedToken, HostGates, HttpClient, Limits
+from sync.transport import UNMETERED, AddressPolicy, FixedToken, HostGates, HttpClient, Limits, Meter
 
 NAME = "beddit"
 
@@ -63,6 +63,8 @@ class BedditSource:
         gates: HostGates,
         limits: Limits,
         user_agent: str = "nightshift",
+        *,
+        meter: Meter = UNMETERED,
     ) -> None:
         self._settings = settings
         self._warehouse = warehouse
@@ -80,6 +82,7 @@ class BedditSource:
                 gates=gates,
                 ca_file=settings.ca_file,
                 secrets=(account.token,),
+                meter=meter,
             )
             self._contexts[name] = AccountContext(
                 NAME, name, account.user_id, BedditClient(http, account.user_id), settings, AddressBook()
@@ -91,6 +94,7 @@ class BedditSource:
                 policy=policy,
                 gates=gates,
                 ca_file=settings.ca_file,
+                meter=meter,
             )
 
     @property
@@ -104,8 +108,8 @@ class BedditSource:
         return Traffic(api.requests + blobs.requests, api.received_bytes + blobs.received_bytes)
 
     async def probe(self, account: str) -> datetime | None:
-        """Prove an account's token with one cheap request; the vendor's clock."""
-        return await self._contexts[account].client.server_time()
+        """Prove an account's token with one cheap request, sent once; the vendor's clock."""
+        return await self._contexts[account].client.server_time(retry=False)
 
     async def aclose(self) -> None:
         """Close connections."""
@@ -123,10 +127,17 @@ class BedditSource:
         """
         context = self._contexts[account]
         context.rejected.clear()
-        steps = self._saved(context, task) if task.kind == "archive" else self._served(context, task)
-        async with aclosing(steps):
+        async with aclosing(self._steps(context, task)) as steps:
             async for units in steps:
                 yield units
+
+    def _steps(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        match task.kind:
+            case "archive":
+                return self._saved(context, task)
+            case "retry":
+                return self._blobs(context)
+        return self._served(context, task)
 
     async def _served(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """What the cloud holds."""

@@ -158,7 +158,7 @@ async def test_a_failed_pass_moves_nothing(open_pipeline, manual_clock, night):
     assert outcome.error is not None
     pipeline.cloud.faults.clear()
     assert await pipeline.fetch(query) == before
-    assert await pipeline.value("SELECT outcome FROM sync.runs ORDER BY run_id DESC LIMIT 1") == "failed"
+    assert await pipeline.value("SELECT outcome FROM sync.run_log ORDER BY run_id DESC LIMIT 1") == "failed"
     await pipeline.once()
     await pipeline.assert_truth()
     assert await pipeline.value("SELECT last_error FROM sync.streams") is None

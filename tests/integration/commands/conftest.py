@@ -146,6 +146,7 @@ async def nightshift(folder: Path) -> AsyncIterator[CommandLine]:
         environment.pop(name, None)
     environment |= {
         "NIGHTSHIFT_STATE_DIR": str(work / "state"),
+        "NIGHTSHIFT_DAEMON__LEASE_S": "4",  # what a killed command held is free again soon
         "PYTHONPATH": str(ROOT),
         "TMPDIR": str(folder),
     }

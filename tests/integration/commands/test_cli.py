@@ -362,7 +362,7 @@ async def test_killed_in_the_middle_it_goes_on(nightshift, working_in):
 
 
 async def test_commands_share_the_embedded_warehouse(nightshift, working_in):
-    """`status`, `sql` and a second `once` work while a backfill does, and none takes the server from it."""
+    """`status` and `sql` work while a backfill does; a second command leaves it its account, and says so."""
     halfway = Halfway()
     async with halfway.cloud as cloud:
         nightshift.configure(cloud, 1001)
@@ -371,11 +371,14 @@ async def test_commands_share_the_embedded_warehouse(nightshift, working_in):
         (facts,) = (await nightshift.succeed("status", "--json")).lines
         assert facts["nights"] == 2
         cloud.faults.clear()
-        await nightshift.succeed("once")
+        second = await nightshift.run("once")
+        assert second.code == 1
+        assert "`nightshift backfill` on" in second.out
         assert any("postgres" in name for name in working_in(nightshift.state))
         process.send(signal.SIGINT)
         assert (await process.ended()).code == 130
-    assert working_in(nightshift.state) == []
+        assert working_in(nightshift.state) == []
+        await nightshift.succeed("once")
     assert (await nightshift.succeed("sql", WHOLE)).out == "2\tcomplete\t4\n"
 
 
@@ -409,5 +412,5 @@ async def test_logs_are_json_lines_without_a_terminal(on_server):
         on_server.configure(cloud, 1001)
         ended = await on_server.succeed("once", "--json")
     events = [json.loads(line) for line in ended.err.splitlines()]
-    assert {"run.started", "run.finished"} <= {event["event"] for event in events}
+    assert {event["event"] for event in events} == {"run.finished"}
     assert [line["records"] for line in ended.lines] == [{"night": 2}]

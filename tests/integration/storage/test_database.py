@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sync.errors import ConfigurationError, StorageUnavailable
-from sync.storage.database import inspect, open_pool
+from sync.storage.database import open_pool
+from sync.storage.inspection import inspect
 from sync.storage.migrate import ensure_schema, migrate
 
 SECRET = "hush-hush"
@@ -91,12 +92,3 @@ async def test_connections_say_who_they_are(database):
             "current_setting('statement_timeout')"
         )
     assert tuple(row) == ("nightshift", "UTC", "7s")
-
-
-async def test_inspection(database, server):
-    """The inspection names server, database and role, and finds nothing to complain about."""
-    found = await inspect(database)
-    assert found.server.startswith("PostgreSQL ")
-    assert found.database == urlsplit(database).path.removeprefix("/")
-    assert found.role
-    assert (found.may_create, found.unwritable) == (True, ())

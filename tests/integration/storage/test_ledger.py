@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sync.errors import StorageUnavailable
+from sync.errors import LeaseLost, StorageUnavailable
 from sync.model import RunOutcome, StreamKey, Tally, Task, Traffic
+from sync.storage.ledger import PostgresLedger
 
 BOB = StreamKey("beddit", "bob", "sessions")
 
@@ -36,7 +37,8 @@ async def test_each_run_has_its_own_row(store, night):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "error"), [("done", None), ("failed", "the vendor is away"), ("interrupted", None)]
+    ("verdict", "error"),
+    [("done", None), ("paused", None), ("failed", "the vendor is away"), ("interrupted", None)],
 )
 async def test_a_closed_run(store, night, verdict, error):
     """The end of a run keeps its tally, which its batches added up, and notes traffic and error."""
@@ -51,7 +53,7 @@ async def test_a_closed_run(store, night, verdict, error):
 async def test_a_failure_is_noted_once_a_stream(store):
     """The last error of a stream stands in its row, even of one that was never read."""
     for message in ("first", "second"):
-        await store.ledger.failed(BOB, message)
+        await store.ledger.failed(store.run, BOB, message)
     rows = await store.pool.fetch(
         "SELECT account, stream, cursor, coverage::text, last_error FROM sync.streams"
     )
@@ -63,7 +65,7 @@ async def test_a_server_that_is_away_is_told_as_such(store):
     await store.pool.close()
     for call in (
         store.ledger.begin("beddit", "alice", Task("once")),
-        store.ledger.failed(BOB, "x"),
+        store.ledger.failed(store.run, BOB, "x"),
         store.ledger.finish(store.run, outcome(), verdict="done", error=None),
         store.warehouse.stream(BOB),
         store.warehouse.knowledge("beddit"),
@@ -72,3 +74,37 @@ async def test_a_server_that_is_away_is_told_as_such(store):
     ):
         with pytest.raises(StorageUnavailable):
             await call
+
+
+# --- the fence -------------------------------------------------------------------------------------
+
+
+async def test_a_worker_begins_a_run_only_under_its_lease(store):
+    """Without the account's lease no run is written; with it the run is that worker's."""
+    mine = PostgresLedger(store.pool, 7)
+    await store.pool.execute(
+        "INSERT INTO sync.leases (source, account, worker_id) VALUES"
+        " ('beddit', 'alice', 7), ('beddit', 'bob', 8), ('beddit', 'carl', NULL)"
+    )
+    for source, account in (
+        ("beddit", "bob"),
+        ("beddit", "carl"),
+        ("beddit", "never seen"),
+        ("bace", "alice"),
+    ):
+        with pytest.raises(LeaseLost, match=f"another process works on account {account} of {source} now"):
+            await mine.begin(source, account, Task("once"))
+    run = await mine.begin("beddit", "alice", Task("once"))
+    rows = await store.pool.fetch("SELECT run_id, worker_id FROM sync.run_log ORDER BY run_id")
+    assert [tuple(row) for row in rows] == [(store.run, None), (run, 7)]
+
+
+async def test_a_run_is_ended_once(store):
+    """What somebody else has said of a run's end stays; whoever comes late changes nothing, in no table."""
+    await store.ledger.failed(store.run, BOB, "the last word")
+    await store.ledger.finish(store.run, outcome(), verdict="lost", error="its process fell silent")
+    before = await store.everything()
+    await store.ledger.finish(store.run, outcome(), verdict="done", error=None)
+    await store.ledger.failed(store.run, BOB, "too late")
+    await store.ledger.failed(store.run, StreamKey("beddit", "carl", "sessions"), "too late")
+    assert await store.everything() == before

@@ -15,9 +15,10 @@ import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sync.errors import StorageUnavailable
-from sync.model import Interval, PgType, Progress, Reject, Rows, StreamKey, Table, Tally, Update
+from sync.errors import LeaseLost, StorageUnavailable
+from sync.model import Batch, Interval, PgType, Progress, Reject, Rows, StreamKey, Table, Tally, Update
 from sync.sources.beddit.tables import BLOB_ATTEMPTS, TRACK_ARRAYS, TRACK_DECLARATIONS
+from sync.storage import sink
 from sync.storage.sink import PostgresSink
 
 DETAILS = ("beddit.track_arrays", "beddit.track_declarations")
@@ -648,3 +649,60 @@ async def test_a_server_that_goes_away_while_it_does_not_read_is_noticed(store, 
     assert done == {commit}
     with pytest.raises(StorageUnavailable):
         await commit
+
+
+# --- the fence -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", ["lost", "interrupted", "done", "failed"])
+async def test_a_run_that_has_ended_stores_nothing_more(store, night, outcome):
+    """However it ended: the batch is refused, and not one row of any table is another than before."""
+    await store.commit(night(1))
+    await store.pool.execute("UPDATE sync.run_log SET outcome = $1, finished_at = now()", outcome)
+    before = await store.everything()
+    with pytest.raises(LeaseLost, match="was not stored"):
+        await commit(store, everything(night))
+    assert await store.everything() == before
+
+
+async def test_a_run_that_is_nobody_s_stores_nothing(store, night):
+    """A number that no run has is no run that lasts."""
+    before = await store.everything()
+    with pytest.raises(LeaseLost):
+        await store.sink.commit(store.run + 1, Batch(store.stream, records=(night(1),), read=1))
+    assert await store.everything() == before
+
+
+async def test_a_batch_that_comes_while_its_run_is_ended_is_refused(store, other, blocked, night):
+    """It waits for whoever is about to end the run, and then finds that it did: nothing is stored."""
+    async with other.transaction():
+        await other.execute("UPDATE sync.run_log SET outcome = 'lost'")
+        committing = asyncio.create_task(commit(store, everything(night)))
+        await blocked()
+    with pytest.raises(LeaseLost):
+        await committing
+    assert await store.values("SELECT stored FROM sync.run_log") == [0]
+    assert await store.values("SELECT count(*) FROM beddit.session_records") == [0]
+
+
+async def test_whoever_ends_a_run_waits_for_its_last_batch(store, other, night):
+    """A batch that has passed the fence is stored before the run can be ended: its tally is counted."""
+
+    async def end() -> None:
+        await other.execute("UPDATE sync.run_log SET outcome = 'lost' WHERE outcome = 'running'")
+
+    async with store.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await sink._write(connection, store.run, Batch(store.stream, records=(night(1),), read=1))
+        ending = asyncio.create_task(end())
+        async with asyncio.timeout(60):
+            while not await connection.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted", other.get_server_pid()
+            ):
+                await asyncio.sleep(0)
+        assert not ending.done()
+        await transaction.commit()
+        await ending
+    (row,) = await store.fetch("SELECT outcome, stored FROM sync.run_log")
+    assert row == {"outcome": "lost", "stored": 1}

@@ -126,7 +126,7 @@ class Memory:
             raise self.ledger_error
         self.closings[self.runs[run]] = (verdict, error, outcome)
 
-    async def failed(self, stream, error):
+    async def failed(self, run, stream, error):
         """Note a failure."""
         if self.ledger_error:
             raise self.ledger_error
@@ -284,7 +284,7 @@ async def test_generators_are_closed_when_a_commit_fails(run, memory):
     memory.tally = lambda batch: (_ for _ in ()).throw(StorageUnavailable("PostgreSQL: gone"))
     closed = []
 
-    async def failed(stream, error):
+    async def failed(run, stream, error):
         closed.append(unit.closed)
 
     memory.failed = failed

@@ -1,0 +1,104 @@
+"""Keeps a process among the living, and accounts in one process's hands."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, NoReturn
+
+import structlog
+
+from sync.engine.troubles import Troubles
+from sync.errors import AccountBusy, ConfigurationError, StorageUnavailable, SyncError
+from sync.ports import Leases, Worker
+
+log = structlog.get_logger(__name__)
+
+BEATS: Final = 4
+"""Heartbeats in the length of a lease: some may be lost."""
+
+FIRST_WAIT_S: Final = 1.0
+"""How soon a warehouse that did not answer is asked again; twice as long each time, up to a heartbeat."""
+
+PATIENCE_S: Final = 1.0
+"""How often an account that is busy is asked for."""
+
+
+async def keep(
+    worker: Worker, lease: timedelta, troubles: Troubles, freed: Callable[[], None] = lambda: None
+) -> NoReturn:
+    """Say that we live, for ever, and take over what others left.
+
+    Args:
+        worker: Who we are.
+        lease: After a silence of that length others take over.
+        troubles: Told whether the warehouse answers.
+        freed: Called when accounts of others became free.
+
+    Raises:
+        LeaseLost: Others have taken over already.
+    """
+    interval = lease.total_seconds() / BEATS
+    wait = min(FIRST_WAIT_S, interval)
+    while True:
+        try:
+            silent = await worker.beat()
+        except (StorageUnavailable, ConfigurationError) as error:
+            # Refused is like away: whoever locks us out while we run may be about to let us in again.
+            troubles.warehouse_failed(str(error))
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - nobody gains by guessing it
+            wait = min(2 * wait, interval)
+            continue
+        troubles.warehouse_answered()
+        wait = min(FIRST_WAIT_S, interval)
+        if silent:
+            freed()
+        await asyncio.sleep(interval)
+
+
+@dataclass(frozen=True, slots=True)
+class Permits:
+    """Lets a command work on an account that nobody else works on.
+
+    Attributes:
+        leases: Who works on what.
+        patience: How long a busy account is waited for; a daemon's quiet cycle takes a second.
+    """
+
+    leases: Leases
+    patience: timedelta
+
+    @asynccontextmanager
+    async def hold(self, source: str, account: str) -> AsyncIterator[None]:
+        """Hold the account's lease.
+
+        Raises:
+            AccountBusy: Another process does; the message says which one.
+        """
+        try:
+            async with asyncio.timeout(self.patience.total_seconds()):
+                await self._claim(source, account)
+        except TimeoutError:
+            holder = await self.leases.holder(source, account) or "another process"
+            raise AccountBusy(
+                f"{holder} works on account {account} of {source}, so nothing was done here. "
+                "Try again later, or stop that process first"
+            ) from None
+        try:
+            yield
+        finally:
+            with suppress(SyncError):  # whoever leaves gives everything back
+                await self.leases.release(source, account, done=True)
+
+    async def _claim(self, source: str, account: str) -> None:
+        waited = False
+        while not await self.leases.claim(source, [account], "command"):
+            if not waited:
+                holder = await self.leases.holder(source, account)
+                log.info("account.waiting", source=source, account=account, holder=holder)
+            waited = True
+            await asyncio.sleep(PATIENCE_S)
