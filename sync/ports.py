@@ -117,7 +117,7 @@ class Leases(Protocol):
     async def due(
         self, source: str, accounts: Sequence[str], work: str, cycle: datetime, *, retry_failed: bool = False
     ) -> Sequence[str]:
-        """Accounts that are free and that this kind of work was not done for in a cycle yet."""
+        """Accounts that nobody works on, and that were not done in a cycle yet."""
 
     async def claim(
         self,

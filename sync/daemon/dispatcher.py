@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -86,6 +86,8 @@ class Dispatcher:
     _wanted: dict[str, tuple[Work, bool]] = field(default_factory=dict)
     _queue: dict[tuple[str, str], tuple[Work, bool]] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
+    _doubtful: set[str] = field(default_factory=set)
+    """Accounts whose claim was not answered: they may be ours."""
     _cycles: dict[str, _Cycle] = field(default_factory=dict)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -113,9 +115,7 @@ class Dispatcher:
                 self._changed.clear()
                 try:
                     await self._fill()
-                    for account, work in await self._claim():
-                        self._running.add(account)
-                        group.create_task(self._work_on(account, work), name=f"{self.source.name}/{account}")
+                    await self._start(group)
                 except (StorageUnavailable, ConfigurationError) as error:
                     self.engine.troubles.warehouse_failed(str(error))
                     asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
@@ -136,34 +136,41 @@ class Dispatcher:
                 cycle = self._cycles.setdefault(kind, _Cycle(monotonic(), set()))
                 cycle.waiting |= set(due)
 
-    async def _claim(self) -> Sequence[tuple[str, Work]]:
-        """Take the first in the queue, as many as there are places for."""
-        mine: list[tuple[str, Work]] = []
-        while batch := self._next_batch(self.places - len(self._running) - len(mine)):
-            kind, (work, retry_failed) = batch[0][0][1], batch[0][1]
+    async def _start(self, group: asyncio.TaskGroup) -> None:
+        """Work on the first in the queue, as many as there are places for."""
+        for account in tuple(self._doubtful):
+            await self.leases.release(self.source.name, account, done=False)
+            self._doubtful.discard(account)
+        while batch := self._next_batch(self.places - len(self._running)):
+            (_, kind), (work, retry_failed) = batch[0]
             accounts = [account for (account, _), _ in batch]
+            self._doubtful.update(accounts)
             won = await self.leases.claim(
                 self.source.name, accounts, kind, _cycle(work), retry_failed=retry_failed
             )
+            self._doubtful.clear()
             for account in accounts:
                 self._queue.pop((account, kind), None)
-                if account not in won:  # another process was quicker
+                if account in won:
+                    self._running.add(account)
+                    group.create_task(self._work_on(account, work), name=f"{self.source.name}/{account}")
+                else:  # another process was quicker
                     self._forget(kind, account)
-            mine += [(account, work) for account in accounts if account in won]
-        return mine
 
     def _next_batch(self, most: int) -> list[tuple[tuple[str, str], tuple[Work, bool]]]:
         """The first accounts in the queue that nobody here works on, all for the same kind of work."""
-        if most <= 0:
-            return []
-        free = [(key, wanted) for key, wanted in self._queue.items() if key[0] not in self._running]
+        free = self._waiting() if most > 0 else []
         return [item for item in free if item[0][1] == free[0][0][1]][:most]
+
+    def _waiting(self) -> list[tuple[tuple[str, str], tuple[Work, bool]]]:
+        """What in the queue only waits for a place."""
+        return [item for item in self._queue.items() if item[0][0] not in self._running]
 
     async def _work_on(self, account: str, work: Work) -> None:
         begun = monotonic()
 
         def is_enough() -> bool:
-            return bool(self._queue) and monotonic() - begun > TURN_S
+            return monotonic() - begun > TURN_S and bool(self._waiting())
 
         outcome = await self.engine.run_account(self.source, account, work.task, is_enough=is_enough)
         await self._give_back(account, outcome)

@@ -47,6 +47,11 @@ async def open_pool(
                 "application_name": name,
                 "TimeZone": "UTC",
                 "statement_timeout": f"{statement_timeout_s:.0f}s",
+                # A host that is gone without a word must not hold locks for hours.
+                "idle_in_transaction_session_timeout": f"{statement_timeout_s:.0f}s",
+                "tcp_keepalives_idle": "30",
+                "tcp_keepalives_interval": "10",
+                "tcp_keepalives_count": "3",
                 "jit": "off",  # it costs more than it saves on statements of a few milliseconds
             },
         )

@@ -75,7 +75,10 @@ class PostgresLeases:
         *,
         retry_failed: bool = False,
     ) -> set[str]:
-        """Take what is free and due of these; see ``due``. Without a cycle, all that is free is due."""
+        """Take what is free and due of these; see ``due``. Without a cycle, all that is free is due.
+
+        Where that fails, its answer may have been lost on the way: give back what was asked for.
+        """
         with translated():
             if cycle is None:
                 await self._know(source, accounts)

@@ -60,7 +60,9 @@ async def _unwrapped(error: DBAPIError, dsn: str) -> Exception:
     cause = error.orig.__cause__ if error.orig else None
     ours = translate(cause) if cause else None
     if isinstance(cause, asyncpg.InsufficientPrivilegeError) and (grant := await _missing_grant(dsn)):
-        return ConfigurationError(f"{ours}. Run `nightshift migrate` as the database's owner, who may also: {grant}")
+        return ConfigurationError(
+            f"{ours}. Run `nightshift migrate` as the database's owner, who may also: {grant}"
+        )
     return ours or error
 
 

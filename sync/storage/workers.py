@@ -17,7 +17,7 @@ from datetime import timedelta
 import asyncpg
 import structlog
 
-from sync.errors import LeaseLost
+from sync.errors import LeaseLost, StorageUnavailable
 from sync.storage.database import CONNECT_TIMEOUT_S, connecting
 from sync.storage.failures import translated
 
@@ -111,7 +111,13 @@ class PostgresWorker:
             LeaseLost: Others have taken us for dead: our number is worth nothing any more.
             StorageUnavailable: PostgreSQL is away.
         """
-        connection = await self._connected()
+        try:
+            return await self._beat(await self._connected())
+        except StorageUnavailable:
+            await self.aclose()  # a connection that hangs would hang again
+            raise
+
+    async def _beat(self, connection: asyncpg.Connection) -> Sequence[Silent]:
         with translated():
             alive = await connection.fetchval(
                 "UPDATE sync.workers SET heartbeat_at = now() WHERE worker_id = $1 RETURNING true",

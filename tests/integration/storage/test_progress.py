@@ -107,7 +107,7 @@ async def test_gaps_are_visible_in_sql(store):
 
 async def test_a_successful_check_clears_the_error(store):
     """``checked`` sets the time of success and clears the error; other progress does neither."""
-    await store.ledger.failed(ALICE, "the vendor is away")
+    await store.ledger.failed(store.run, ALICE, "the vendor is away")
     await store.commit(progress=Progress(covered=(day(1),)))
     query = "SELECT last_error, last_success_at, lag FROM sync.streams"
     assert [tuple(row.values()) for row in await store.fetch(query)] == [("the vendor is away", None, None)]
@@ -117,7 +117,7 @@ async def test_a_successful_check_clears_the_error(store):
     (row,) = await store.fetch(query)
     assert row["last_error"] is None
     assert before <= row["last_success_at"] <= after
-    await store.ledger.failed(ALICE, "away again")
+    await store.ledger.failed(store.run, ALICE, "away again")
     (later,) = await store.fetch(query)
     assert (later["last_error"], later["last_success_at"]) == ("away again", row["last_success_at"])
     await store.commit(progress=Progress(checked=True, owing=True))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -11,7 +12,15 @@ from uuid import UUID
 import pytest
 
 from sync.engine.runner import Engine
-from sync.errors import AuthenticationError, ConfigurationError, SourceUnavailable, StorageUnavailable
+from sync.engine.troubles import Troubles
+from sync.errors import (
+    AccountBusy,
+    AuthenticationError,
+    ConfigurationError,
+    LeaseLost,
+    SourceUnavailable,
+    StorageUnavailable,
+)
 from sync.model import (
     Batch,
     PgType,
@@ -406,3 +415,180 @@ async def test_a_run_that_cannot_be_opened_is_that_account_s_failure(run, memory
     assert outcomes["alice"].error is refusal
     assert not never.began.is_set()
     assert memory.closings.keys() == {"bob"}
+
+
+# --- pauses ----------------------------------------------------------------------------------------
+
+
+async def test_a_run_pauses_between_groups(memory):
+    """Asked after each group; the rest is not begun, and outcome and ledger say that it waits."""
+    vendor = Vendor(alice=[[Piece("a"), Piece("b")], [Piece("c")], [Piece("later")]])
+    answers = iter([False, True])
+    engine = Engine(memory, memory, memory)
+    outcome = await engine.run_account(vendor, "alice", ONCE, is_enough=lambda: next(answers))
+    assert (outcome.paused, outcome.error, outcome.tally.stored) == (True, None, 3)
+    assert sorted(committed(memory)) == ["a", "b", "c"]
+    assert memory.closings["alice"][:2] == ("paused", None)
+    assert vendor.closed == ["alice"]
+
+
+async def test_a_run_that_nobody_waits_for_does_not_pause(run, memory):
+    """Without being asked to, every run goes on to its end."""
+    outcomes = await run(Vendor(alice=[[Piece("a")], [Piece("b")]]))
+    assert not outcomes["alice"].paused
+    assert memory.closings["alice"][0] == "done"
+
+
+async def test_a_failure_is_no_pause(memory):
+    """A run that failed ends as failed, however many wait."""
+    vendor = Vendor(alice=[[Piece("a", error=SourceUnavailable("away"))], [Piece("later")]])
+    outcome = await Engine(memory, memory, memory).run_account(vendor, "alice", ONCE, is_enough=lambda: True)
+    assert not outcome.paused
+    assert memory.closings["alice"][0] == "failed"
+
+
+# --- permits ---------------------------------------------------------------------------------------
+
+
+class Permits:
+    """Lets nobody work on busy accounts; notes who was let in and who has left."""
+
+    def __init__(self, *busy):
+        self.busy = busy
+        self.held = set()
+        self.left = []
+
+    @asynccontextmanager
+    async def hold(self, source, account):
+        """Hold an account, or refuse."""
+        if account in self.busy:
+            raise AccountBusy("host7 works on it")
+        self.held.add((source, account))
+        try:
+            yield
+        finally:
+            self.held.discard((source, account))
+            self.left.append(account)
+
+
+async def test_an_account_is_worked_on_under_its_permit(run, memory):
+    """It is held from before the run is opened until after it is closed, also by one that fails."""
+    permits = Permits()
+    held = []
+    begin, finish = memory.begin, memory.finish
+
+    async def watched_begin(source, account, task):
+        held.append((source, account) in permits.held)
+        return await begin(source, account, task)
+
+    async def watched_finish(number, outcome, **rest):
+        held.append((outcome.source, outcome.account) in permits.held)
+        await finish(number, outcome, **rest)
+
+    memory.begin, memory.finish = watched_begin, watched_finish
+    bad = Piece("bad", "bob", error=ValueError("defect"))
+    await run(Vendor(alice=[[Piece("a")]], bob=[[bad]]), permit=permits.hold)
+    assert held == [True] * 4
+    assert sorted(permits.left) == ["alice", "bob"]
+
+
+async def test_a_busy_account_is_left_alone(run, memory):
+    """Nothing of it is begun or written down; its outcome says who has it, and the others go on."""
+    never = Piece("never")
+    troubles = Troubles()
+    outcomes = await run(
+        Vendor(alice=[[never]], bob=[[Piece("b", "bob")]]), permit=Permits("alice").hold, troubles=troubles
+    )
+    assert isinstance(outcomes["alice"].error, AccountBusy)
+    assert outcomes["alice"].traffic == Traffic()
+    assert not never.began.is_set()
+    assert memory.closings.keys() == {"bob"}
+    assert not troubles.open
+
+
+# --- troubles --------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Troubles that note what they are told."""
+
+    def __init__(self):
+        self.told = []
+
+    def now(self):
+        """Return how much was told before."""
+        return len(self.told)
+
+    def run_ended(self, source, account, error, message, begun_at):
+        """Note the end of a run."""
+        self.told.append((source, account, error, message, begun_at))
+
+
+async def test_troubles_are_told_how_each_run_ended(run):
+    """Once a run, with the error and its text free of secrets, or without; and when the run began."""
+    troubles, error = Watched(), SourceUnavailable("away, SECRET")
+    await run(
+        Vendor(alice=[[Piece("a", error=error)]], bob=[[Piece("b", "bob")]]),
+        troubles=troubles,
+        redact=lambda text: text.replace("SECRET", "***"),
+        parallel_accounts=1,
+    )
+    assert troubles.told == [("vendor", "alice", error, "away, ***", 0), ("vendor", "bob", None, "", 1)]
+
+
+async def test_a_run_that_cannot_be_opened_is_a_trouble_too(run, memory):
+    """Where the ledger is away that is told like any other end, and so is it to the observer."""
+    troubles, gone = Watched(), StorageUnavailable("gone")
+
+    async def refuses(source, account, task):
+        raise gone
+
+    memory.begin = refuses
+    await run(Vendor(alice=[[Piece("a")]]), troubles=troubles)
+    assert troubles.told == [("vendor", "alice", gone, "gone", 0)]
+    assert [outcome.error for outcome in memory.outcomes] == [gone]
+
+
+async def test_an_interrupted_run_is_nobody_s_trouble(memory):
+    """Whoever stops a run learns nothing about the vendor from it."""
+    troubles, unit = Watched(), Piece("a", wait=asyncio.Event())
+    engine = Engine(memory, memory, memory, troubles=troubles)
+    task = asyncio.create_task(engine.run_account(Vendor(alice=[[unit]]), "alice", ONCE))
+    async with asyncio.timeout(HANG_S):
+        await unit.began.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert troubles.told == []
+
+
+# --- leases ----------------------------------------------------------------------------------------
+
+
+async def test_a_run_that_was_taken_over_stops(run, memory):
+    """After a commit that was refused nothing new is begun, and no failure of the stream is noted."""
+    lost = LeaseLost("taken over")
+    memory.tally = lambda batch: (_ for _ in ()).throw(lost)
+    later = Piece("later")
+    troubles = Troubles()
+    outcomes = await run(Vendor(alice=[[Piece("a", batches_read=(1, 2))], [later]]), troubles=troubles)
+    assert outcomes["alice"].error is lost
+    assert outcomes["alice"].tally == Tally()
+    assert len(memory.batches) == 1
+    assert not later.began.is_set()
+    assert memory.failures == []
+    assert not troubles.open
+
+
+async def test_a_run_under_no_lease_is_not_begun(run, memory):
+    """Where the ledger says that another process has the account by now, nobody is asked anything."""
+
+    async def refuses(source, account, task):
+        raise LeaseLost("another process works on it now")
+
+    memory.begin = refuses
+    never, troubles = Piece("a"), Troubles()
+    outcomes = await run(Vendor(alice=[[never]]), troubles=troubles)
+    assert isinstance(outcomes["alice"].error, LeaseLost)
+    assert not never.began.is_set()
+    assert not troubles.open
