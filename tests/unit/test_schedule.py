@@ -144,9 +144,7 @@ def test_an_interval_is_read(text, interval):
     ],
 )
 def test_what_is_no_schedule_is_refused(text, expected):
-    """The error names what is expected; numbers of weekdays, which mean different days to different people,
-    are refused.
-    """
+    """The error names what is expected; weekdays have no numbers, which mean different days to people."""
     with pytest.raises(ValueError, match=expected):
         Schedule(text)
 

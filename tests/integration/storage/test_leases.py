@@ -50,7 +50,7 @@ async def claimed(leases, *accounts, work="once", cycle=FIRST, **options):
 
 
 async def test_everybody_is_due_at_first(join):
-    """Accounts that were never seen are due, in the order given; those of another source are not asked for."""
+    """Accounts that were never seen are due, in the order given; sources do not know each other's."""
     leases = await join()
     assert await leases.due("beddit", ["carl", "alice", "bob"], "once", FIRST) == ["carl", "alice", "bob"]
     assert await leases.due("beddit", [], "once", FIRST) == []
@@ -59,7 +59,7 @@ async def test_everybody_is_due_at_first(join):
 
 
 async def test_an_account_is_held_by_one(join):
-    """What one process claimed is neither due for another nor claimed by it, whatever the work or the cycle."""
+    """What one process claimed is neither due for another nor claimed by it, whatever work or cycle."""
     first, second = await join(), await join()
     assert await claimed(first, "alice") == {"alice"}
     for work, cycle in (("once", FIRST), ("once", SECOND), ("retry", FIRST)):
@@ -120,7 +120,7 @@ async def test_what_failed_is_due_again_if_asked_for(join):
 
 
 async def test_without_a_cycle_all_that_is_free_is_due(join):
-    """A command takes an account that was done already, or never seen; giving it back leaves its cycles alone."""
+    """A command takes an account that was done already, or never seen; its cycles stay as they were."""
     leases = await join()
     await claimed(leases, "alice")
     await leases.release("beddit", "alice", done=True)
@@ -188,6 +188,18 @@ async def test_when_an_account_was_claimed_is_told_by_the_database(join, store):
     ) == [True]
 
 
+async def work_off(leases, accounts, cycle, won, holding):
+    """Claim a few accounts at a time and give them back, until none is due."""
+    while due := await leases.due("beddit", accounts, "once", cycle):
+        mine = await leases.claim("beddit", due[:7], "once", cycle)
+        assert not mine & holding, "an account was held by two"
+        holding |= mine
+        won.update(mine)
+        for account in mine:
+            holding.discard(account)
+            await leases.release("beddit", account, done=True, failed=False)
+
+
 async def test_eight_processes_share_three_hundred_accounts(join):
     """Side by side over three cycles, each account is claimed exactly once a cycle, and none is left."""
     accounts = [f"a{n:03}" for n in range(300)]
@@ -195,18 +207,7 @@ async def test_eight_processes_share_three_hundred_accounts(join):
     for cycle in (FIRST, SECOND, SECOND + timedelta(minutes=15)):
         won: Counter[str] = Counter()
         holding: set[str] = set()
-
-        async def work(leases: PostgresLeases, cycle: datetime = cycle) -> None:
-            while due := await leases.due("beddit", accounts, "once", cycle):
-                mine = await leases.claim("beddit", due[:7], "once", cycle)
-                assert not mine & holding, "an account was held by two"
-                holding.update(mine)
-                won.update(mine)  # noqa: B023 - ended before the next cycle begins
-                for account in mine:
-                    holding.discard(account)
-                    await leases.release("beddit", account, done=True, failed=False)
-
-        await asyncio.gather(*(work(leases) for leases in members))
+        await asyncio.gather(*(work_off(leases, accounts, cycle, won, holding) for leases in members))
         assert won == Counter(accounts)
 
 

@@ -697,7 +697,7 @@ async def test_whoever_ends_a_run_waits_for_its_last_batch(store, other, night):
         await sink._write(connection, store.run, Batch(store.stream, records=(night(1),), read=1))
         ending = asyncio.create_task(end())
         async with asyncio.timeout(60):
-            while not await connection.fetchval(
+            while not await connection.fetchval(  # noqa: ASYNC110 - a lock is waited for without a signal
                 "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted", other.get_server_pid()
             ):
                 await asyncio.sleep(0)

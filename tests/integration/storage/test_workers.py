@@ -1,4 +1,4 @@
-"""Processes that share a warehouse: who lives, who takes over, and what is left of one that was taken for dead."""
+"""Processes that share a warehouse: who lives, who takes over, and what the one may do that was deposed."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def connections(other: asyncpg.Connection, name: str) -> set[int]:
 
 
 async def test_a_process_has_a_row_of_its_own(join, other):
-    """It says what it does, where, and which nightshift it is; its connections have its number in their name."""
+    """It says what it does, where, and which nightshift it is; its connections carry its number."""
     first, second = await join(), await join()
     rows = await other.fetch("SELECT * FROM sync.workers ORDER BY worker_id")
     assert [row["worker_id"] for row in rows] == [first.worker.number, second.worker.number]
@@ -346,7 +346,7 @@ async def test_who_speaks_in_time_is_not_deposed(join, silence, other):
 
 
 async def test_connections_of_a_role_that_must_not_be_ended(join, silence, other):
-    """Where the right to end them is missing the accounts are taken over all the same, and a warning says what to do."""
+    """Without the right to end them the accounts are taken over all the same; a warning says what to do."""
     frozen, heir = await join(), await join()
     run = await frozen.begin()
     await silence(frozen)

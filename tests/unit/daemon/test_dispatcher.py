@@ -1,5 +1,6 @@
 """Who is worked on when: everybody once a cycle, nobody twice at once, nobody for ever."""
 
+# ruff: noqa: ARG002 - the doubles take what the protocols give
 from __future__ import annotations
 
 import asyncio

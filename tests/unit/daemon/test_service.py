@@ -1,11 +1,13 @@
 """What the daemon does when it is told something, and how it ends."""
 
+# ruff: noqa: ARG005 - the doubles take what the protocols give
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import structlog.testing
@@ -281,3 +283,20 @@ async def test_a_terminal_that_goes_away_ends_it(parts, monkeypatch):
         await scene.tell(signal.SIGHUP)
         await scene.ended()
     assert len(parts) == 1
+
+
+async def test_the_service_manager_is_told(parts):
+    """Before anything ends it hears that the daemon reads its configuration again, and that it stops."""
+    heard = []
+    manager = SimpleNamespace(
+        reloading=lambda: heard.append(("reloading", parts[-1].state)),
+        stopping=lambda: heard.append(("stopping", parts[-1].state)),
+    )
+    async with serving() as scene:
+        scene.service._notifier = manager
+        await scene.tell(signal.SIGHUP)
+        await scene.until(lambda: len(parts) == 2)
+        await scene.tell(signal.SIGTERM)
+        await scene.ended()
+    assert heard == [("reloading", "working"), ("stopping", "working")]
+    assert [part.notifier for part in parts] == [manager] * 2

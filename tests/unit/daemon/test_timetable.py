@@ -1,5 +1,6 @@
 """Jobs are called when they are due; what becomes of each call is told."""
 
+# ruff: noqa: ARG005 - the doubles take what the protocols give
 from __future__ import annotations
 
 import asyncio
@@ -130,6 +131,20 @@ async def test_late_is_better_than_never(timetable):
     timetable.start()
     await until(lambda: calls)
     assert calls == [1]
+
+
+async def test_what_was_slept_through_is_made_up_for_once(timetable, ended):
+    """However many times went by, one call stands for them all."""
+
+    async def due():
+        pass
+
+    timetable.add(Job("beddit.once", Schedule("5m"), due))
+    (job,) = timetable._scheduler.get_jobs()
+    job.modify(next_run_time=datetime.now(UTC) - GRACE / 2)
+    timetable.start()
+    await until(lambda: ended)
+    assert ended == [("beddit.once", "done")]
 
 
 async def test_after_closing_nothing_is_called(ended):

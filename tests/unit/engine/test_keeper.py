@@ -1,5 +1,6 @@
 """Heartbeats that never stop by themselves, and accounts that one process at a time may touch."""
 
+# ruff: noqa: ARG002, ARG005 - the doubles take what the protocols give
 from __future__ import annotations
 
 import asyncio
@@ -182,7 +183,7 @@ async def test_an_account_that_stays_busy_is_left_alone():
     """When patience ends the error says who works on it, and nothing is given back that was never held."""
     leases = Leases("alice")
     with pytest.raises(
-        AccountBusy, match="`nightshift run` on host7 .process 12. works on account alice of beddit"
+        AccountBusy, match=r"`nightshift run` on host7 .process 12. works on account alice of beddit"
     ):
         async with Permits(leases, timedelta()).hold("beddit", "alice"):
             pytest.fail("it was held by two")
@@ -197,7 +198,7 @@ async def test_a_holder_that_left_just_then_has_no_name():
         return None
 
     leases.holder = nobody
-    with pytest.raises(AccountBusy, match="^another process works on account alice"):
+    with pytest.raises(AccountBusy, match=r"^another process works on account alice"):
         async with Permits(leases, timedelta()).hold("beddit", "alice"):
             pytest.fail("it was held by two")
 

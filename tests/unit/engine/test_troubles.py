@@ -1,5 +1,6 @@
 """What is wrong is said when it begins and when it ends, about whoever is at fault, and no more often."""
 
+# ruff: noqa: ARG005 - the doubles take what the protocols give
 from __future__ import annotations
 
 from collections import defaultdict
@@ -105,7 +106,7 @@ def test_an_account_that_fails_faster_than_others_succeed_does_not_flap(watched)
 
 
 def test_an_account_that_failed_only_with_the_vendor_has_no_trouble_left(watched):
-    """After an outage that hit everybody, a success of each ends it for good: nothing is held against them."""
+    """After an outage that hit everybody, a success of each ends it: nothing is held against them."""
     watched.cycle(lambda account: AWAY)
     watched.cycle(lambda account: None)
     watched.run("a3", AWAY)
