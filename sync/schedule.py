@@ -21,7 +21,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _INSTANT: Final = timedelta(microseconds=1)
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _INTERVAL: Final = re.compile(r"(\d{1,6})\s*([smhdw])")
-_NUMBER: Final = re.compile(r"(?<!/)\d")
+_NUMBER: Final = re.compile(r"(?<![/\d])\d")
+_LONGEST: Final = timedelta(days=366)
 _RAREST: Final = timedelta(days=366 * 8)
 """A 29th of February may be eight years after the last one."""
 
@@ -40,18 +41,16 @@ class Schedule:
     text: str
 
     def __post_init__(self) -> None:
-        self.trigger()
+        if self._times().get_next_fire_time(None, datetime.now(UTC)) is None:
+            raise ValueError("should come sometimes: there is no such day")
 
     def trigger(self, jitter: timedelta = timedelta()) -> BaseTrigger:
         """For the scheduler: a random moment within ``jitter`` after each time that is due.
 
         At most a tenth of an interval, so that one cycle never runs into the next.
         """
-        if self.interval is None:
-            return _Spread(_cron(self.text), jitter)
-        seconds = int(self.interval.total_seconds())
-        aligned = IntervalTrigger(seconds=seconds, start_date=_EPOCH, timezone=UTC)
-        return _Spread(aligned, min(jitter, self.interval / 10))
+        most = jitter if self.interval is None else min(jitter, self.interval / 10)
+        return _Spread(self._times(), most)
 
     @cached_property
     def interval(self) -> timedelta | None:
@@ -59,8 +58,8 @@ class Schedule:
         if not (found := _INTERVAL.fullmatch(self.text.strip())):
             return None
         interval = timedelta(**{_UNITS[found[2]]: int(found[1])})
-        if not interval:
-            raise ValueError("should be longer than nothing")
+        if not timedelta() < interval <= _LONGEST:
+            raise ValueError("should be longer than nothing and at most a year")
         return interval
 
     def last(self, now: datetime, *, cycles: int = 1) -> datetime:
@@ -70,10 +69,16 @@ class Schedule:
         """
         if self.interval is not None:
             return _EPOCH + ((now - _EPOCH) // self.interval - (cycles - 1)) * self.interval
-        trigger, before = _cron(self.text), now + _INSTANT
+        trigger, before = self._times(), now + _INSTANT
         for _ in range(cycles):
             before = _last_before(trigger, before)
         return before
+
+    def _times(self) -> BaseTrigger:
+        if self.interval is None:
+            return _cron(self.text)
+        seconds = int(self.interval.total_seconds())
+        return IntervalTrigger(seconds=seconds, start_date=_EPOCH, timezone=UTC)
 
 
 class _Spread(BaseTrigger):  # type: ignore[misc]
@@ -82,13 +87,10 @@ class _Spread(BaseTrigger):  # type: ignore[misc]
     def __init__(self, times: BaseTrigger, most: timedelta) -> None:
         self._times, self._most = times, most
 
-    def get_next_fire_time(
-        self,
-        previous_fire_time: datetime | None,  # noqa: ARG002 - it has been spread already
-        now: datetime,
-    ) -> datetime | None:
-        """The next time, spread."""
-        found: datetime | None = self._times.get_next_fire_time(None, now)
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The next time, spread; never the previous one again, where that is this very microsecond."""
+        start = now if previous_fire_time is None else max(now, previous_fire_time + _INSTANT)
+        found: datetime | None = self._times.get_next_fire_time(None, start)
         return found and found + random.random() * self._most  # noqa: S311 - nobody gains by guessing it
 
 
@@ -96,9 +98,9 @@ def _last_before(trigger: BaseTrigger, end: datetime) -> datetime:
     """The trigger's last time before an instant: crontab lines only know how to look ahead."""
     reach = timedelta(minutes=1)
     while (found := trigger.get_next_fire_time(None, end - reach)) is None or found >= end:
-        reach *= 2
-        if reach > _RAREST:
+        if reach == _RAREST:
             return _EPOCH
+        reach = min(2 * reach, _RAREST)
     while (following := trigger.get_next_fire_time(found, found + _INSTANT)) is not None and following < end:
         found = following
     return found  # type: ignore[no-any-return]

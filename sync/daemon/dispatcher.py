@@ -104,7 +104,8 @@ class Dispatcher:
             retry_failed: Accounts that failed are due as well: somebody may have mended what was wrong.
         """
         for work in works:
-            self._wanted[work.kind] = (work, retry_failed)
+            _, retry = self._wanted.get(work.kind, (work, False))
+            self._wanted[work.kind] = (work, retry or retry_failed)
         self._changed.set()
 
     async def run(self) -> NoReturn:
@@ -118,7 +119,8 @@ class Dispatcher:
                     await self._start(group)
                 except (StorageUnavailable, ConfigurationError) as error:
                     self.engine.troubles.warehouse_failed(str(error))
-                    asyncio.get_running_loop().call_later(AGAIN_S, self._changed.set)
+                    await asyncio.sleep(AGAIN_S)
+                    self._changed.set()
         raise AssertionError("work ends only by being cancelled")
 
     async def _fill(self) -> None:
@@ -130,7 +132,7 @@ class Dispatcher:
             )
             if self._wanted[kind] == (work, retry_failed):
                 del self._wanted[kind]
-            for account in due:
+            for account in (*due, *self._running):  # whose claim will tell whether they are due by then
                 self._queue.setdefault((account, kind), (work, retry_failed))
             if due:
                 cycle = self._cycles.setdefault(kind, _Cycle(monotonic(), set()))
@@ -154,8 +156,8 @@ class Dispatcher:
                 if account in won:
                     self._running.add(account)
                     group.create_task(self._work_on(account, work), name=f"{self.source.name}/{account}")
-                else:  # another process was quicker
-                    self._forget(kind, account)
+                else:
+                    self._leave(kind, account)
 
     def _next_batch(self, most: int) -> list[tuple[tuple[str, str], tuple[Work, bool]]]:
         """The first accounts in the queue that nobody here works on, all for the same kind of work."""
@@ -195,7 +197,9 @@ class Dispatcher:
             else:
                 return
 
-    def _forget(self, kind: str, account: str) -> None:
+    def _leave(self, kind: str, account: str) -> None:
+        """Another process was quicker, or it is done already."""
+        self.engine.troubles.left(self.source.name, account)
         if kind in self._cycles:
             self._cycles[kind].waiting.discard(account)
             self._conclude(kind)

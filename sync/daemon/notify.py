@@ -61,6 +61,7 @@ class Notifier:
             return
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+            end.setblocking(False)
             try:
                 end.connect(address)
                 end.send("\n".join(lines).encode())

@@ -53,6 +53,7 @@ class Parts:
         metrics: What is counted; outlives the configuration, as do the troubles.
         troubles: What is wrong.
         notifier: The service manager's ear.
+        has_worked: Whether the warehouse could be opened: from then on all that it refuses is waited out.
     """
 
     settings: Settings
@@ -60,6 +61,7 @@ class Parts:
     metrics: Metrics
     troubles: Troubles
     notifier: Notifier
+    has_worked: bool = False
     _works: Mapping[str, Sequence[Work]] = field(init=False)
     _pages: Pages = field(init=False)
     _dispatchers: Sequence[Dispatcher] = ()
@@ -78,6 +80,7 @@ class Parts:
         """
         accounts = choose(configured_accounts(self.settings), None, None)
         self.metrics.accounts(configured_accounts(self.settings))
+        self.troubles.only(configured_accounts(self.settings))
         self.metrics.queue(self._load)
         async with self._served() as place:
             log.info(
@@ -110,13 +113,15 @@ class Parts:
         while True:
             try:
                 async with self._opened() as app, app.watch() as watched:
-                    wait = FIRST_WAIT_S
+                    wait, self.has_worked = FIRST_WAIT_S, True
                     self.troubles.warehouse_answered()
                     self._pages.survey = watched.survey
                     await self._work_with(app)
             except LeaseLost as error:
                 log.warning("worker.replaced", reason=str(error))
-            except StorageUnavailable as error:
+            except (StorageUnavailable, ConfigurationError) as error:
+                if isinstance(error, ConfigurationError) and not self.has_worked:
+                    raise
                 self.troubles.warehouse_failed(str(error))
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)

@@ -62,7 +62,7 @@ class Service:
             ConfigurationError: The configuration or the database does not allow it to start.
             PartEnded: Something ended that never should; nothing is left half alive.
         """
-        settings = self._load()
+        settings, before = self._load(), None
         sources = clouds(settings)
         metrics = Metrics(version("nightshift"), sources, jobs=jobs(sources))
         troubles = Troubles(metrics)
@@ -70,11 +70,18 @@ class Service:
         while True:
             redactor = self._configure_logging(settings)
             parts = Parts(settings, redactor, metrics, troubles, self._notifier)
-            following = await self._until_told(parts)
+            try:
+                following = await self._until_told(parts)
+            except ConfigurationError as error:
+                if before is None or parts.has_worked:
+                    raise
+                log.warning("daemon.still_as_before", error=str(error))
+                settings, before = before, None
+                continue
             if following is None:
                 log.info("daemon.stopped")
                 return
-            settings = following
+            settings, before = following, settings
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -34,12 +34,12 @@ class Job:
     Attributes:
         name: For logs and metrics: ``beddit.once``.
         schedule: When.
-        due: What to call then; returns at once, or is awaited.
+        due: What to await then; a coroutine function, for APScheduler calls others in a thread.
     """
 
     name: str
     schedule: Schedule
-    due: Callable[[], object]
+    due: Callable[[], Awaitable[None]]
 
 
 class Timetable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ BEATS: Final = 4
 FIRST_WAIT_S: Final = 1.0
 """How soon a warehouse that did not answer is asked again; twice as long each time, up to a heartbeat."""
 
-PATIENCE_S: Final = 1.0
-"""How often an account that is busy is asked for."""
+ASK_AGAIN_S: Final = 1.0
+"""How soon an account that is busy is asked for again."""
 
 
 async def keep(
@@ -79,15 +80,7 @@ class Permits:
         Raises:
             AccountBusy: Another process does; the message says which one.
         """
-        try:
-            async with asyncio.timeout(self.patience.total_seconds()):
-                await self._claim(source, account)
-        except TimeoutError:
-            holder = await self.leases.holder(source, account) or "another process"
-            raise AccountBusy(
-                f"{holder} works on account {account} of {source}, so nothing was done here. "
-                "Try again later, or stop that process first"
-            ) from None
+        await self._claim(source, account)
         try:
             yield
         finally:
@@ -95,10 +88,16 @@ class Permits:
                 await self.leases.release(source, account, done=True)
 
     async def _claim(self, source: str, account: str) -> None:
-        waited = False
+        begun = time.monotonic()
+        told = False
         while not await self.leases.claim(source, [account], "command"):
-            if not waited:
-                holder = await self.leases.holder(source, account)
+            holder = await self.leases.holder(source, account) or "another process"
+            if time.monotonic() - begun > self.patience.total_seconds():
+                raise AccountBusy(
+                    f"{holder} works on account {account} of {source}, so nothing was done here. "
+                    "Try again later, or stop that process first"
+                )
+            if not told:
                 log.info("account.waiting", source=source, account=account, holder=holder)
-            waited = True
-            await asyncio.sleep(PATIENCE_S)
+            told = True
+            await asyncio.sleep(ASK_AGAIN_S)

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from sync.engine.troubles import Troubles
-from sync.errors import AccountBusy, LeaseLost, SyncError
+from sync.errors import LeaseLost, SyncError
 from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic, storable
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
@@ -72,7 +72,7 @@ class Engine:
             try:
                 async with places, self.permit(source.name, account):
                     return await self.run_account(source, account, task)
-            except AccountBusy as error:
+            except SyncError as error:  # of the permit
                 return RunOutcome(source.name, account, Tally(), NOTHING, error)
 
         async with asyncio.TaskGroup() as group:

@@ -7,13 +7,21 @@ answers others (``beddit/alice``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Final, Protocol
 
 import structlog
 
-from sync.errors import LeaseLost, RetryableError, StorageUnavailable
+from sync.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    LeaseLost,
+    RetryableError,
+    StorageUnavailable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -32,25 +40,34 @@ class _Nobody:
         pass
 
 
+class _Kind(IntEnum):
+    """How much a trouble asks of a person; only a graver one is told on top of another."""
+
+    WAIT = 1
+    LOOK = 2
+    ACT = 3
+
+
 @dataclass(slots=True)
 class _Contact:
     """How talking to a source goes.
 
     Attributes:
         succeeded_at: When an account's run last ended well.
-        victims: Accounts that failed since the source's outage began, and have not succeeded since.
+        stumbled: Accounts whose last run failed by what may pass, and may have been the source's fault.
     """
 
     succeeded_at: float = float("-inf")
-    victims: set[str] = field(default_factory=set)
+    stumbled: set[str] = field(default_factory=set)
 
 
 class Troubles:
     """Turns a stream of failures and successes into beginnings and ends.
 
     Whether a vendor is away or only one account cannot reach it shows in the others: a failure is the
-    source's when nobody has succeeded since the failed attempt began. An account that fails again after the
-    source was found to be there is in trouble of its own.
+    source's when nobody has succeeded since the failed attempt began. Else it is the account's own trouble if
+    it fails a second time: once is nothing. Whether the warehouse is away is for those to say who ask it for
+    nothing else; a run that PostgreSQL ended meanwhile counts as an account's failure.
 
     Args:
         listener: Told of beginnings and ends.
@@ -60,8 +77,8 @@ class Troubles:
     def __init__(self, listener: Listener | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._listener = listener or _Nobody()
         self.now = clock
-        self._open: dict[str, tuple[float, str]] = {}
-        self._contacts: dict[str, _Contact] = {}
+        self._open: dict[str, tuple[float, _Kind]] = {}
+        self._contacts: defaultdict[str, _Contact] = defaultdict(_Contact)
 
     @property
     def open(self) -> frozenset[str]:
@@ -85,44 +102,65 @@ class Troubles:
                 self._succeeded(source, account)
             case LeaseLost():
                 pass  # not the account's trouble; whoever lost it says so
-            case StorageUnavailable():
-                self.warehouse_failed(message)
-            case RetryableError() if self._is_everybodys(source, account, begun_at):
-                self._contacts[source].victims.add(account)
-                self._begin(source, message, error)
+            case StorageUnavailable() | ConfigurationError():
+                if WAREHOUSE not in self._open:
+                    self._stumbled(source, account, message)
+            case RetryableError():
+                self._unanswered(source, account, message, begun_at)
+            case AuthenticationError():
+                self._begin(f"{source}/{account}", message, _Kind.ACT)
             case _:
-                self._begin(f"{source}/{account}", message, error)
+                self._begin(f"{source}/{account}", message, _Kind.LOOK)
 
     def warehouse_failed(self, message: str) -> None:
-        """The warehouse was asked and did not answer."""
-        self._begin(WAREHOUSE, message)
+        """The warehouse was asked and did not answer, or refuses us."""
+        self._begin(WAREHOUSE, message, _Kind.WAIT)
 
     def warehouse_answered(self) -> None:
         """The warehouse is there."""
         self._end(WAREHOUSE)
 
+    def left(self, source: str, account: str) -> None:
+        """Another process reads an account now, and says how that goes; or nobody does any more."""
+        self._contacts[source].stumbled.discard(account)
+        self._end(f"{source}/{account}")
+
+    def only(self, accounts: Mapping[str, Collection[str]]) -> None:
+        """From now on there are no other accounts than these, by source."""
+        for subject in self.open:
+            source, _, account = subject.partition("/")
+            if account and account not in accounts.get(source, ()):
+                self.left(source, account)
+
     def _succeeded(self, source: str, account: str) -> None:
-        contact = self._contacts.setdefault(source, _Contact())
+        contact = self._contacts[source]
         contact.succeeded_at = self.now()
-        contact.victims.discard(account)
+        contact.stumbled.discard(account)
         self._end(source)
         self._end(f"{source}/{account}")
 
-    def _is_everybodys(self, source: str, account: str, begun_at: float) -> bool:
-        contact = self._contacts.setdefault(source, _Contact())
+    def _unanswered(self, source: str, account: str, message: str, begun_at: float) -> None:
+        contact = self._contacts[source]
         if source in self._open:
-            return True
-        if f"{source}/{account}" in self._open or account in contact.victims:
-            return False
-        return contact.succeeded_at < begun_at
+            contact.stumbled.add(account)
+        elif contact.succeeded_at < begun_at and account not in contact.stumbled:
+            contact.stumbled.add(account)
+            self._begin(source, message, _Kind.WAIT)
+        else:
+            self._stumbled(source, account, message)
 
-    def _begin(self, subject: str, message: str, error: Exception | None = None) -> None:
-        kind = "unavailable" if error is None or isinstance(error, RetryableError) else type(error).__name__
-        known = self._open.get(subject)
-        if known is not None and known[1] == kind:
+    def _stumbled(self, source: str, account: str, message: str) -> None:
+        stumbled = self._contacts[source].stumbled
+        if account in stumbled:
+            self._begin(f"{source}/{account}", message, _Kind.WAIT)
+        stumbled.add(account)
+
+    def _begin(self, subject: str, message: str, kind: _Kind) -> None:
+        since, known = self._open.get(subject, (self.now(), None))
+        if known is not None and known >= kind:
             return
-        self._open[subject] = (self.now() if known is None else known[0], kind)
-        log.error("outage.began", subject=subject, kind=kind, error=message)
+        self._open[subject] = since, kind
+        log.error("outage.began", subject=subject, kind=kind.name.lower(), error=message)
         if known is None:
             self._listener.outage(subject, True)
 

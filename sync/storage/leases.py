@@ -12,10 +12,12 @@ import asyncpg
 
 from sync.storage.failures import translated
 
+# A cycle of the future was written by a clock that was wrong.
 _IS_DUE = """
     l.worker_id IS NULL AND (
         $4::timestamptz IS NULL
         OR coalesce((l.cycles ->> $3)::timestamptz, '-infinity') < $4
+        OR (l.cycles ->> $3)::timestamptz > now() + interval '1 minute'
         OR ($5 AND l.failed)
     )
 """
@@ -134,7 +136,8 @@ class PostgresLeases:
     async def _know(self, source: str, accounts: Sequence[str]) -> None:
         await self._pool.execute(
             """
-            INSERT INTO sync.leases (source, account) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING
+            INSERT INTO sync.leases (source, account)
+            SELECT $1, account FROM unnest($2::text[]) AS account ORDER BY account ON CONFLICT DO NOTHING
             """,
             source,
             list(accounts),

@@ -168,6 +168,18 @@ class PostgresWorker:
 async def _take_over(connection: asyncpg.Connection, silent: Silent) -> bool:
     """Free what a silent worker held; False when it spoke in the meantime, or another was quicker."""
     await _end(connection, await _pids(connection, _OF_SILENT, silent.worker, connection_name(silent.worker)))
+    try:
+        still = await _remove_silent(connection, silent)
+    except asyncpg.LockNotAvailableError:  # the next heartbeat tries again
+        return False
+    if still:
+        log.warning(
+            "worker.lost", worker=silent.worker, command=silent.command, host=silent.host, pid=silent.pid
+        )
+    return still
+
+
+async def _remove_silent(connection: asyncpg.Connection, silent: Silent) -> bool:
     async with connection.transaction():
         still = await connection.fetchval(
             f"SELECT true FROM sync.workers WHERE worker_id = $1 AND {_SILENT} FOR UPDATE",  # noqa: S608
@@ -175,10 +187,6 @@ async def _take_over(connection: asyncpg.Connection, silent: Silent) -> bool:
         )
         if still:
             await _remove(connection, silent.worker, "lost", "its process fell silent")
-    if still:
-        log.warning(
-            "worker.lost", worker=silent.worker, command=silent.command, host=silent.host, pid=silent.pid
-        )
     return bool(still)
 
 

@@ -14,7 +14,7 @@ NOTHING = timedelta()
 INSTANT = timedelta(microseconds=1)
 
 NOW = st.datetimes(datetime(2000, 1, 1), datetime(2090, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
-INTERVALS = st.builds("{}{}".format, st.integers(min_value=1, max_value=900), st.sampled_from("smhdw")).map(
+INTERVALS = st.builds("{}{}".format, st.integers(min_value=1, max_value=52), st.sampled_from("smhdw")).map(
     Schedule
 )
 LINES = st.sampled_from(
@@ -171,3 +171,21 @@ def test_the_29th_of_february(now, last):
 def test_schedules_are_what_their_texts_are():
     """Equal texts make equal schedules: a configuration read again is the same."""
     assert Schedule("15m") == Schedule("15m") != Schedule("900s")
+
+
+def test_a_time_is_not_named_twice():
+    """Asked in the very microsecond of a time that has been kept, the next one is named."""
+    now = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    assert Schedule("15m").trigger().get_next_fire_time(now, now) == now + timedelta(minutes=15)
+
+
+@pytest.mark.parametrize("text", ["0 0 31 2 *", "54w", "999999d"])
+def test_what_never_or_hardly_ever_comes_is_refused(text):
+    """A day that no calendar has, and intervals beyond a year, are mistakes."""
+    with pytest.raises(ValueError, match="should"):
+        Schedule(text)
+
+
+def test_a_leap_day_after_eight_years():
+    """The last 29th of February may be eight years ago."""
+    assert Schedule("0 0 29 2 *").last(datetime(2104, 2, 28, tzinfo=UTC)).year == 2096

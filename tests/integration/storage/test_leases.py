@@ -223,3 +223,22 @@ async def test_a_warehouse_that_is_away(join):
     ):
         with pytest.raises(StorageUnavailable):
             await call
+
+
+async def test_a_clock_that_was_ahead_spoils_nothing(join):
+    """A cycle of the far future was no cycle: the account is due for everybody."""
+    ahead, right = await join(), await join()
+    assert await claimed(ahead, "alice", cycle=datetime(2038, 1, 1, tzinfo=UTC)) == {"alice"}
+    await ahead.release("beddit", "alice", done=True, failed=False)
+    assert await claimed(right, "alice", cycle=datetime(2027, 1, 1, tzinfo=UTC)) == {"alice"}
+
+
+async def test_processes_that_meet_new_accounts_do_not_lock_each_other_out(join):
+    """However each orders them, nobody deadlocks."""
+    accounts = [f"a{number:04}" for number in range(1000)]
+    members = [await join() for _ in range(6)]
+    orders = [accounts[place:] + accounts[:place] for place in range(0, 600, 100)]
+    found = await asyncio.gather(
+        *(member.due("beddit", order, "once", FIRST) for member, order in zip(members, orders, strict=True))
+    )
+    assert found == orders

@@ -484,3 +484,31 @@ async def test_the_cycle_is_the_schedule_s():
         after = datetime.now(UTC)
     assert len(asked) == 2
     assert set(asked) <= {DAILY.last(before), DAILY.last(after)}
+
+
+async def test_what_comes_due_while_an_account_is_read_is_done_afterwards():
+    """Another kind of work, and the next cycle of the same: neither is lost because the account was busy."""
+    async with at_work("alice", places=2) as scene:
+        gate = scene.engine.gates["alice"] = asyncio.Event()
+        scene.dispatcher.look([ONCE])
+        await scene.until(lambda: scene.engine.running == {"alice"})
+        scene.leases.cycle = 2
+        scene.dispatcher.look([ONCE, RETRY])
+        await scene.until(lambda: not scene.dispatcher._wanted)
+        gate.set()
+        await scene.quiet()
+        assert sorted(scene.engine.runs) == [("alice", "once"), ("alice", "once"), ("alice", "retry")]
+
+
+async def test_failed_accounts_are_tried_again_whoever_looks_first():
+    """A tick that comes while the first look is still waiting for the warehouse does not replace it."""
+    async with at_work("alice", places=2) as scene:
+        scene.leases.failed.add("alice")
+        scene.leases.done["alice", "once"] = 1
+        scene.leases.errors["due"] = [GONE] * 5
+        scene.dispatcher.look([ONCE], retry_failed=True)
+        await scene.until(lambda: len(scene.leases.errors["due"]) == 3)
+        scene.dispatcher.look([ONCE])
+        await scene.until(lambda: not scene.leases.errors["due"])
+        await scene.quiet()
+        assert scene.runs() == ["alice"]

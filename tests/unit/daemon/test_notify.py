@@ -132,3 +132,12 @@ def test_where_there_is_no_manager_nothing_is_said(monkeypatch):
 def test_a_manager_that_does_not_hear_is_no_error(address):
     """A socket that is gone, or that cannot be, stops nobody's work."""
     Notifier.of({"NOTIFY_SOCKET": address}).ready("here")
+
+
+def test_a_manager_that_does_not_listen_holds_nobody_up(tmp_path):
+    """A full queue of messages is no reason to wait."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as deaf:
+        deaf.bind(str(tmp_path / "deaf"))
+        notifier = Notifier.of({"NOTIFY_SOCKET": str(tmp_path / "deaf")})
+        for _ in range(2000):
+            notifier.ready("working")

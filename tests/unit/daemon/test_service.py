@@ -33,6 +33,7 @@ class Parts:
     """
 
     all: list[Parts]
+    has_worked = False
     last_words: Exception | None = None
     dies_of: Exception | None = None
     holds_on: asyncio.Event | None = None
@@ -227,6 +228,23 @@ async def test_a_broken_configuration_changes_nothing(parts):
     still = [entry for entry in logs if entry["event"] == "daemon.still_as_before"]
     assert [entry["error"] for entry in still] == ["line 3: no such key"] * 2
     assert events(logs)[2:] == ["daemon.reloading", "daemon.stopping", "daemon.stopped"]
+
+
+async def test_a_configuration_that_does_not_start_is_taken_back(parts, monkeypatch):
+    """Where the new one cannot begin (a port is taken, say) it goes on with the old one, and says why."""
+    with structlog.testing.capture_logs() as logs:
+        async with serving() as scene:
+            await scene.until(lambda: parts)
+            before, scene.settings = scene.settings, settings(jitter_s=5)
+            await scene.until(lambda: parts[0].state == "working")
+            monkeypatch.setattr(Parts, "dies_of", ConfigurationError("the port is taken"))
+            await scene.tell(signal.SIGHUP)
+            await scene.until(lambda: "daemon.still_as_before" in events(logs))
+            monkeypatch.setattr(Parts, "dies_of", None)
+            await scene.until(lambda: len(parts) == 3)
+            await scene.tell(signal.SIGTERM)
+            await scene.ended()
+    assert [part.settings for part in parts] == [before, scene.settings, before]
 
 
 async def test_told_to_end_while_it_begins_anew_it_ends(parts, monkeypatch):

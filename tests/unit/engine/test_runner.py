@@ -592,3 +592,18 @@ async def test_a_run_under_no_lease_is_not_begun(run, memory):
     assert isinstance(outcomes["alice"].error, LeaseLost)
     assert not never.began.is_set()
     assert not troubles.open
+
+
+async def test_a_permit_that_cannot_be_had_stops_nobody_else(memory):
+    """Where the warehouse fails while one account is asked for, that account fails and the others go on."""
+
+    @asynccontextmanager
+    async def hold(_, account):
+        if account == "alice":
+            raise StorageUnavailable("gone")
+        yield
+
+    vendor = Vendor(alice=[[Piece("a")]], bob=[[Piece("b", "bob")]])
+    alice, bob = await Engine(memory, memory, memory, permit=hold).run(vendor, ONCE, ("alice", "bob"))
+    assert isinstance(alice.error, StorageUnavailable)
+    assert bob.error is None

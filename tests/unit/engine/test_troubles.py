@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sync.engine.troubles import WAREHOUSE, Troubles
 from sync.errors import (
     AuthenticationError,
+    ConfigurationError,
     LeaseLost,
     RateLimited,
     SourceContractError,
@@ -155,6 +156,48 @@ def test_the_warehouse_is_one_subject_for_all(watched):
     assert watched.told == [(WAREHOUSE, True), (WAREHOUSE, False)]
 
 
+def test_a_run_that_could_not_store_once_is_nothing(watched):
+    """A statement that PostgreSQL ended while it serves others is an account's trouble the second time."""
+    gone = StorageUnavailable("statement timeout")
+    watched.run("alice", gone)
+    assert watched.told == []
+    watched.run("alice", gone)
+    assert watched.told == [("beddit/alice", True)]
+    watched.run("alice")
+    watched.run("alice", ConfigurationError("permission denied"))
+    assert watched.told == [("beddit/alice", True), ("beddit/alice", False)]
+
+
+def test_runs_under_way_when_a_vendor_goes_away_are_not_held_against_their_accounts(watched):
+    """What began before the last success fails once beside the vendor's outage: one beginning, one end."""
+    begun_at = watched.troubles.now()
+    watched.run("alice")
+    for account in ("bob", "carl"):
+        watched.troubles.run_ended("beddit", account, AWAY, "no answer", begun_at)
+    watched.run("dora", AWAY)
+    watched.cycle(lambda account: None, ["alice", "bob", "carl", "dora"])
+    assert watched.told == [("beddit", True), ("beddit", False)]
+
+
+def test_only_a_graver_error_is_told_on_top(watched):
+    """An account whose errors take turns begins once more at most for each that asks more of a person."""
+    with structlog.testing.capture_logs() as logs:
+        for error in (ValueError("defect"), AuthenticationError("refused")) * 5:
+            watched.run("alice", error)
+    assert [entry["kind"] for entry in logs] == ["look", "act"]
+    assert watched.told == [("beddit/alice", True)]
+
+
+def test_an_account_that_another_process_reads_is_its_business(watched):
+    """What was open of it here ends; so does what was open of accounts that are configured no longer."""
+    for account in ("alice", "bob", "carl"):
+        watched.run(account, AuthenticationError("refused"))
+    watched.troubles.left("beddit", "alice")
+    watched.troubles.only({"beddit": ["alice", "carl"], "bace": []})
+    assert watched.troubles.open == {"beddit/carl"}
+    assert watched.told[3:] == [("beddit/alice", False), ("beddit/bob", False)]
+
+
 def test_a_lost_lease_is_nobody_s_trouble(watched):
     """Whoever took over says how the account does; what was open stays as it was."""
     watched.run("alice", LeaseLost("taken"))
@@ -175,7 +218,7 @@ def test_what_is_logged(watched):
             "event": "outage.began",
             "log_level": "error",
             "subject": "beddit",
-            "kind": "unavailable",
+            "kind": "wait",
             "error": "no answer",
         },
         {"event": "outage.ended", "log_level": "info", "subject": "beddit", "seconds": 90.3},
