@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test image-test lint types contracts format lock build check clean
+.PHONY: help demo test mutations image-test lint types contracts format lock build check clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ demo: $(READY)  ## Emulated clouds, embedded PostgreSQL, the real pipeline; noth
 
 test: $(READY)  ## All tests, against a real PostgreSQL
 	@$(BIN)/pytest -n 2
+
+mutations: $(READY)  ## Breaks each promise on purpose and expects the tests to catch it
+	@$(BIN)/python tests/mutations/run.py
 
 image-test:  ## The container image, built and tried without Docker (takes root and buildah)
 	@tests/integration/deploy/image.sh
