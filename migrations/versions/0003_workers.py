@@ -35,14 +35,16 @@ STATEMENTS = (
         work text,
         claimed_at timestamptz,
         cycles jsonb NOT NULL DEFAULT '{}',
-        failed boolean NOT NULL DEFAULT false,
+        retries jsonb NOT NULL DEFAULT '{}',
+        failures int NOT NULL DEFAULT 0,
         PRIMARY KEY (source, account)
     ) WITH (fillfactor = 50)
     """,
     "CREATE INDEX leases_worker ON sync.leases (worker_id) WHERE worker_id IS NOT NULL",
     "COMMENT ON TABLE sync.leases IS 'Which process works on which account; nobody does where worker_id is NULL'",
     "COMMENT ON COLUMN sync.leases.cycles IS 'For each kind of work, the cycle that it was last done for'",
-    "COMMENT ON COLUMN sync.leases.failed IS 'Whether the last work ended with an error'",
+    "COMMENT ON COLUMN sync.leases.retries IS 'For each kind of work that failed, when it is tried again'",
+    "COMMENT ON COLUMN sync.leases.failures IS 'How often work failed in a row'",
     # -- runs -------------------------------------------------------------------------------------
     "ALTER TABLE sync.run_log ADD COLUMN worker_id bigint",
     "CREATE INDEX run_log_account ON sync.run_log (source, account, run_id)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -13,8 +13,8 @@ from typing import Final, NoReturn
 import structlog
 
 from sync.engine.runner import Engine
-from sync.errors import ConfigurationError, StorageUnavailable
-from sync.model import RunOutcome, Task
+from sync.errors import ConfigurationError, RetryableError, StorageUnavailable, SyncError
+from sync.model import RunOutcome, Tally, Task, Traffic
 from sync.ports import Leases, Source
 from sync.schedule import Schedule
 
@@ -68,6 +68,10 @@ class _Cycle:
             self.waiting.discard(account)
 
 
+async def _nobody(source: str) -> Mapping[str, SyncError]:  # noqa: ARG001
+    return {}
+
+
 @dataclass(slots=True)
 class Dispatcher:
     """The queue of one source, and those who work on it.
@@ -77,12 +81,14 @@ class Dispatcher:
         engine: Does the work.
         leases: Which of it is ours.
         places: Accounts that are worked on side by side.
+        refused: Says which accounts are not to be read, and why.
     """
 
     source: Source
     engine: Engine
     leases: Leases
     places: int
+    refused: Callable[[str], Awaitable[Mapping[str, SyncError]]] = _nobody
     _wanted: dict[str, tuple[Work, bool]] = field(default_factory=dict)
     _queue: dict[tuple[str, str], tuple[Work, bool]] = field(default_factory=dict)
     _running: set[str] = field(default_factory=set)
@@ -118,9 +124,11 @@ class Dispatcher:
                     await self._fill()
                     await self._start(group)
                 except (StorageUnavailable, ConfigurationError) as error:
-                    self.engine.troubles.warehouse_failed(str(error))
+                    self.engine.troubles.warehouse_failed(str(error), self.source.name)
                     await asyncio.sleep(AGAIN_S)
                     self._changed.set()
+                else:
+                    self.engine.troubles.warehouse_answered(self.source.name)
         raise AssertionError("work ends only by being cancelled")
 
     async def _fill(self) -> None:
@@ -128,7 +136,7 @@ class Dispatcher:
         while self._wanted:
             kind, (work, retry_failed) = next(iter(self._wanted.items()))
             due = await self.leases.due(
-                self.source.name, self.source.accounts, kind, _cycle(work), retry_failed=retry_failed
+                self.source.name, await self._readable(), kind, _cycle(work), retry_failed=retry_failed
             )
             if self._wanted[kind] == (work, retry_failed):
                 del self._wanted[kind]
@@ -137,6 +145,14 @@ class Dispatcher:
             if due:
                 cycle = self._cycles.setdefault(kind, _Cycle(monotonic(), set()))
                 cycle.waiting |= set(due)
+
+    async def _readable(self) -> Sequence[str]:
+        """The accounts without those that are refused, who count as in trouble."""
+        refused, troubles = await self.refused(self.source.name), self.engine.troubles
+        for account, error in refused.items():
+            outcome = RunOutcome(self.source.name, account, Tally(), Traffic(), error)
+            troubles.run_ended(outcome, str(error), troubles.now())
+        return [account for account in self.source.accounts if account not in refused]
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         """Work on the first in the queue, as many as there are places for."""
@@ -186,20 +202,25 @@ class Dispatcher:
 
     async def _give_back(self, account: str, outcome: RunOutcome) -> None:
         """Release the lease, as soon as the warehouse is there for it. Who is cancelled leaves as a whole."""
+        error, proves_something = outcome.error, outcome.error or outcome.traffic.requests
         while True:
             try:
                 await self.leases.release(
-                    self.source.name, account, done=not outcome.paused, failed=outcome.error is not None
+                    self.source.name,
+                    account,
+                    done=not outcome.paused,
+                    failed=error is not None if proves_something else None,
+                    retry=isinstance(error, RetryableError),
                 )
-            except (StorageUnavailable, ConfigurationError) as error:
-                self.engine.troubles.warehouse_failed(str(error))
+            except (StorageUnavailable, ConfigurationError) as away:
+                self.engine.troubles.warehouse_failed(str(away), f"{self.source.name}/{account}")
                 await asyncio.sleep(AGAIN_S)
             else:
+                self.engine.troubles.warehouse_answered(f"{self.source.name}/{account}")
                 return
 
     def _leave(self, kind: str, account: str) -> None:
         """Another process was quicker, or it is done already."""
-        self.engine.troubles.left(self.source.name, account)
         if kind in self._cycles:
             self._cycles[kind].waiting.discard(account)
             self._conclude(kind)

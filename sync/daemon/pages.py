@@ -6,12 +6,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
-from time import monotonic
 from typing import Any
 
 from sync.errors import StorageUnavailable
 from sync.model import Survey
-from sync.observe.health import Readiness, Surveyor, judge
+from sync.observe.health import Look, Readiness, Surveyor, judge
 from sync.observe.metrics import Metrics
 
 
@@ -23,15 +22,17 @@ class Pages:
         counted: What was counted in this process.
         accounts: The configured accounts of each source.
         fresh_since: The oldest success of an account of each source that still counts, at an instant.
+        started_at: When the process began.
+        is_away: Whether those who work find the warehouse away.
         survey: Looks at the warehouse; None while there are no connections to it.
     """
 
     counted: Metrics
     accounts: Mapping[str, Sequence[str]]
     fresh_since: Callable[[datetime], Mapping[str, datetime]]
+    started_at: datetime
+    is_away: Callable[[], bool]
     survey: Callable[[], Awaitable[Survey]] | None = None
-    _started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    _started: float = field(default_factory=monotonic)
     _surveyor: Surveyor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -43,27 +44,35 @@ class Pages:
 
     def health(self) -> Mapping[str, Any]:
         """Which nightshift this is, and for how long: that it answers at all is the point."""
-        return {"version": version("nightshift"), "uptime_seconds": round(monotonic() - self._started, 1)}
+        uptime = datetime.now(UTC) - self.started_at
+        return {"version": version("nightshift"), "uptime_seconds": round(uptime.total_seconds(), 1)}
 
     async def readiness(self) -> Readiness:
         """Whether the warehouse is there and every account is up to date."""
-        look, now = await self._surveyor.look(), datetime.now(UTC)
+        look, now = await self._seen(), datetime.now(UTC)
         return judge(
             look.survey,
             look.error,
             self.accounts,
             self.fresh_since(now),
-            started_at=self._started_at,
+            started_at=self.started_at,
             now=now,
         )
 
     async def metrics(self) -> tuple[bytes, str]:
         """What was counted here, and what the warehouse says."""
-        look, now = await self._surveyor.look(), datetime.now(UTC)
+        look, now = await self._seen(), datetime.now(UTC)
         for source, since in self.fresh_since(now).items():
             self.counted.fresh_within(source, (now - since).total_seconds())
         self.counted.show(look.survey)
         return self.counted.content()
+
+    async def _seen(self) -> Look:
+        """What the warehouse says; nothing while those who work are not served, whatever a look says."""
+        look = await self._surveyor.look()
+        if look.survey is not None and self.is_away():
+            return Look(None, "it does not serve the work; the log says why")
+        return look
 
     async def _look(self) -> Survey:
         if self.survey is None:

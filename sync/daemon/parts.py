@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
@@ -19,7 +19,7 @@ from sync.daemon.dispatcher import Dispatcher, Work
 from sync.daemon.notify import Notifier
 from sync.daemon.pages import Pages
 from sync.daemon.timetable import Job, Timetable
-from sync.engine.troubles import Troubles
+from sync.engine.troubles import WAREHOUSE, Troubles
 from sync.errors import ConfigurationError, LeaseLost, StorageUnavailable, SyncError
 from sync.model import Task
 from sync.observe.logging import Redactor
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 NEW: Final = Task("once")
 AGAIN: Final = Task("retry")
 HOUSEKEEPING: Final = "housekeeping"
+OPENING: Final = "opening"
+LOOK_S: Final = 60.0
+"""How often it is looked what is due, whatever the timetable says: clocks are set, machines sleep, and what
+failed is tried again."""
 FIRST_WAIT_S: Final = 1.0
 LONGEST_WAIT_S: Final = 30.0
 """Between two attempts to open a warehouse that is away."""
@@ -53,6 +57,7 @@ class Parts:
         metrics: What is counted; outlives the configuration, as do the troubles.
         troubles: What is wrong.
         notifier: The service manager's ear.
+        started_at: When the process began.
         has_worked: Whether the warehouse could be opened: from then on all that it refuses is waited out.
     """
 
@@ -61,6 +66,7 @@ class Parts:
     metrics: Metrics
     troubles: Troubles
     notifier: Notifier
+    started_at: datetime
     has_worked: bool = False
     _works: Mapping[str, Sequence[Work]] = field(init=False)
     _pages: Pages = field(init=False)
@@ -69,7 +75,13 @@ class Parts:
     def __post_init__(self) -> None:
         configured, of_sources = configured_accounts(self.settings), clouds(self.settings)
         self._works = {name: works(cloud) for name, cloud in of_sources.items() if configured[name]}
-        self._pages = Pages(self.metrics, configured, partial(fresh_since, self.settings))
+        self._pages = Pages(
+            self.metrics,
+            configured,
+            partial(fresh_since, self.settings),
+            self.started_at,
+            lambda: WAREHOUSE in self.troubles.open,
+        )
 
     async def run(self) -> NoReturn:
         """Work for ever.
@@ -87,6 +99,7 @@ class Parts:
                 "daemon.started",
                 version=version("nightshift"),
                 listen=place,
+                next={name: self._next(name) for name in accounts},
                 accounts={source: len(names) for source, names in accounts.items()},
             )
             self.notifier.ready(self._status())
@@ -114,7 +127,7 @@ class Parts:
             try:
                 async with self._opened() as app, app.watch() as watched:
                     wait, self.has_worked = FIRST_WAIT_S, True
-                    self.troubles.warehouse_answered()
+                    self.troubles.warehouse_answered(OPENING)
                     self._pages.survey = watched.survey
                     await self._work_with(app)
             except LeaseLost as error:
@@ -122,7 +135,7 @@ class Parts:
             except (StorageUnavailable, ConfigurationError) as error:
                 if isinstance(error, ConfigurationError) and not self.has_worked:
                     raise
-                self.troubles.warehouse_failed(str(error))
+                self.troubles.warehouse_failed(str(error), OPENING)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
             finally:
@@ -142,22 +155,28 @@ class Parts:
         self.metrics.pool(app.warehouse.connections)
         places = self.settings.engine.parallel_accounts
         dispatchers = {
-            name: Dispatcher(app.sources[name], app.engine, app.leases, places) for name in self._works
+            name: Dispatcher(app.sources[name], app.engine, app.leases, places, app.refused)
+            for name in self._works
         }
         self._dispatchers = tuple(dispatchers.values())
         house = asyncio.Event()
         timetable = self._timetable(dispatchers, house)
 
-        def freed() -> None:
-            for name, works in self._works.items():
-                dispatchers[name].look(works)
+        def look(*, retry_failed: bool = False) -> None:
+            for name, (new, _) in self._works.items():  # which includes what is due again
+                dispatchers[name].look([new], retry_failed=retry_failed)
 
-        for name, works in self._works.items():
-            dispatchers[name].look(works, retry_failed=True)
+        async def look_around() -> NoReturn:
+            while True:
+                await asyncio.sleep(LOOK_S)
+                look()
+
+        look(retry_failed=True)
         timetable.start()
         try:
             await together(
-                keeper=app.keep(freed),
+                keeper=app.keep(look),
+                lookout=look_around(),
                 housekeeper=self._keep_house(app, house),
                 **{name: dispatcher.run() for name, dispatcher in dispatchers.items()},
             )
@@ -198,6 +217,12 @@ class Parts:
     def _load(self) -> tuple[int, int]:
         loads = [dispatcher.load for dispatcher in self._dispatchers]
         return sum(waiting for waiting, _ in loads), sum(running for _, running in loads)
+
+    def _next(self, source: str) -> str:
+        """When a source's next cycle begins; the one that lasts is taken up at once."""
+        now = datetime.now(UTC)
+        due = self._works[source][0].schedule.trigger().get_next_fire_time(None, now)
+        return f"{due:%Y-%m-%dT%H:%M:%SZ}"
 
     def _status(self) -> str:
         waiting, running = self._load()

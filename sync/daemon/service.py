@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Final, NoReturn
 
@@ -19,6 +20,7 @@ from sync.engine.troubles import Troubles
 from sync.errors import ConfigurationError
 from sync.observe.logging import Redactor
 from sync.observe.metrics import Metrics
+from sync.observe.web import PlaceTaken
 
 log = structlog.get_logger(__name__)
 
@@ -62,26 +64,30 @@ class Service:
             ConfigurationError: The configuration or the database does not allow it to start.
             PartEnded: Something ended that never should; nothing is left half alive.
         """
-        settings, before = self._load(), None
+        settings = self._load()
+        before: Settings | None = None
+        started_at, has_worked = datetime.now(UTC), False
         sources = clouds(settings)
         metrics = Metrics(version("nightshift"), sources, jobs=jobs(sources))
         troubles = Troubles(metrics)
         self._listen()
         while True:
             redactor = self._configure_logging(settings)
-            parts = Parts(settings, redactor, metrics, troubles, self._notifier)
+            parts = Parts(
+                settings, redactor, metrics, troubles, self._notifier, started_at, has_worked=has_worked
+            )
             try:
                 following = await self._until_told(parts)
-            except ConfigurationError as error:
+            except (ConfigurationError, PlaceTaken) as error:
                 if before is None or parts.has_worked:
                     raise
-                log.warning("daemon.still_as_before", error=str(error))
-                settings, before = before, None
+                log.warning("daemon.reload_refused", error=str(error))
+                settings, before, has_worked = before, None, True  # it has worked with that one
                 continue
             if following is None:
                 log.info("daemon.stopped")
                 return
-            settings, before = following, settings
+            settings, before, has_worked = following, settings, False
 
     def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -115,16 +121,27 @@ class Service:
         else:
             log.info("daemon.reloading")
             self._notifier.reloading()
+            await self._released(work)
         await self._end(work, grace_s)
-        return following
+        return None if self._is_ending else following
 
     async def _next(self) -> Settings | None:
-        while await self._told.get() is signal.SIGHUP:
+        while True:
+            await self._told.get()
+            while not self._told.empty():  # many at once are one
+                self._told.get_nowait()
+            if self._is_ending:
+                return None
             try:
                 return self._load()
             except ConfigurationError as error:
-                log.warning("daemon.still_as_before", error=str(error))
-        return None
+                log.warning("daemon.reload_refused", error=str(error))
+
+    async def _released(self, work: asyncio.Task[NoReturn]) -> None:
+        """Cancel the work and wait for its end: nobody wants the process to end, unless told so meanwhile."""
+        work.cancel()
+        while not (work.done() or self._is_ending):
+            await asyncio.wait({work}, timeout=1.0)
 
     async def _end(self, work: asyncio.Task[NoReturn], grace_s: float) -> None:
         """Cancel the work; what does not end in time is cut off."""

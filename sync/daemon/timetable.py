@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Literal
 
 import structlog
 from apscheduler.events import (
@@ -20,9 +20,6 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sync.schedule import Schedule
 
 log = structlog.get_logger(__name__)
-
-GRACE: Final = timedelta(hours=1)
-"""How late a job may still start: better late than a cycle later."""
 
 Ending = Literal["done", "failed", "missed"]
 
@@ -58,7 +55,7 @@ class Timetable:
             job_defaults={
                 "coalesce": True,
                 "max_instances": 1,
-                "misfire_grace_time": int(GRACE.total_seconds()),
+                "misfire_grace_time": None,  # better late than a cycle later: a machine may have slept
             },
         )
         self._scheduler.add_listener(self._executed, EVENT_JOB_EXECUTED)

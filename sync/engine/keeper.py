@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +19,9 @@ from sync.ports import Leases, Worker
 
 log = structlog.get_logger(__name__)
 
+KEEPER: Final = "keeper"
+"""Who asks the warehouse here."""
+
 BEATS: Final = 4
 """Heartbeats in the length of a lease: some may be lost."""
 
@@ -29,8 +32,22 @@ ASK_AGAIN_S: Final = 1.0
 """How soon an account that is busy is asked for again."""
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+async def _nothing_more() -> None:
+    """Nobody wants to know."""
+
+
 async def keep(
-    worker: Worker, lease: timedelta, troubles: Troubles, freed: Callable[[], None] = lambda: None
+    worker: Worker,
+    lease: timedelta,
+    troubles: Troubles,
+    *,
+    freed: Callable[[], None] = _nothing,
+    unanswered: Callable[[], Awaitable[None]] = _nothing_more,
+    patience: timedelta = timedelta.max,
 ) -> NoReturn:
     """Say that we live, for ever, and take over what others left.
 
@@ -39,10 +56,14 @@ async def keep(
         lease: After a silence of that length others take over.
         troubles: Told whether the warehouse answers.
         freed: Called when accounts of others became free.
+        unanswered: Called when a heartbeat failed.
+        patience: How long heartbeats may fail before that is an error.
 
     Raises:
         LeaseLost: Others have taken over already.
+        StorageUnavailable: Heartbeats failed for longer than ``patience``.
     """
+    answered_at = time.monotonic()
     interval = lease.total_seconds() / BEATS
     wait = min(FIRST_WAIT_S, interval)
     while True:
@@ -50,11 +71,15 @@ async def keep(
             silent = await worker.beat()
         except (StorageUnavailable, ConfigurationError) as error:
             # Refused is like away: whoever locks us out while we run may be about to let us in again.
-            troubles.warehouse_failed(str(error))
+            troubles.warehouse_failed(str(error), KEEPER)
+            await unanswered()
+            if time.monotonic() - answered_at > patience.total_seconds():
+                raise
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - nobody gains by guessing it
             wait = min(2 * wait, interval)
             continue
-        troubles.warehouse_answered()
+        troubles.warehouse_answered(KEEPER)
+        answered_at = time.monotonic()
         wait = min(FIRST_WAIT_S, interval)
         if silent:
             freed()

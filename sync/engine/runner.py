@@ -21,6 +21,9 @@ log = structlog.get_logger(__name__)
 CLOSE_TIMEOUT_S = 5.0
 """How long an interrupted run tries to say so in the ledger."""
 
+RAGGED_END: Final = 256
+"""Characters at the end of a shortened payload that are not kept: more than secrets commonly have."""
+
 Permit = Callable[[str, str], AbstractAsyncContextManager[None]]
 """What is held while an account of a source is worked on."""
 
@@ -132,9 +135,8 @@ class _Run:
 
     def _concluded(self, outcome: RunOutcome) -> RunOutcome:
         """Tell everybody; trouble is told when it begins and when it ends, not run by run."""
-        error = outcome.error
-        message = self._message(error) if error else ""
-        self._engine.troubles.run_ended(self._source.name, self._account, error, message, self._begun_at)
+        message = self._message(outcome.error) if outcome.error else ""
+        self._engine.troubles.run_ended(outcome, message, self._begun_at)
         self._engine.observer.finished(outcome)
         return outcome
 
@@ -194,7 +196,7 @@ class _Run:
         self._engine.observer.committed(self._source.name, self._account, unit, batch, tally)
 
     def _redacted(self, batch: Batch) -> Batch:
-        """Rejects are texts from outside: no secret may travel in them."""
+        """Rejects and differences have texts from outside: no secret may travel in them."""
         fit = self._fit
 
         def clean(rejects: Sequence[Reject]) -> tuple[Reject, ...]:
@@ -203,14 +205,23 @@ class _Run:
                     reject,
                     item_key=fit(reject.item_key),
                     reason=fit(reject.reason),
-                    payload=_map_text(reject.payload, fit),
+                    payload=_without_ragged_end(_map_text(reject.payload, fit)),
                 )
                 for reject in rejects
             )
 
+        differences = tuple(
+            replace(one, item_key=fit(one.item_key), text=fit(one.text)) for one in batch.differences
+        )
         records = tuple(replace(r, rejects=clean(r.rejects)) if r.rejects else r for r in batch.records)
         stretches = tuple(replace(s, rejects=clean(s.rejects)) if s.rejects else s for s in batch.stretches)
-        return replace(batch, records=records, stretches=stretches, rejects=clean(batch.rejects))
+        return replace(
+            batch,
+            records=records,
+            stretches=stretches,
+            rejects=clean(batch.rejects),
+            differences=differences,
+        )
 
     async def _note_failure(self, unit: Unit, error: Exception) -> None:
         message = self._message(error)
@@ -253,6 +264,14 @@ class _Run:
     def _fit(self, text: str) -> str:
         """Text from outside as it may be kept: without secrets, and without what a database cannot hold."""
         return storable(self._engine.redact(text))
+
+
+def _without_ragged_end(payload: object) -> object:
+    """What was shortened may end in the beginning of a secret, which nobody would recognise."""
+    match payload:
+        case {"shortened": str(text)} if len(text) > RAGGED_END:
+            return {"shortened": text[:-RAGGED_END]}
+    return payload
 
 
 def _map_text(value: object, change: Callable[[str], str]) -> object:

@@ -22,6 +22,7 @@ from sync.errors import (
     RetryableError,
     StorageUnavailable,
 )
+from sync.model import RunOutcome
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +79,7 @@ class Troubles:
         self._listener = listener or _Nobody()
         self.now = clock
         self._open: dict[str, tuple[float, _Kind]] = {}
+        self._unserved: set[str] = set()
         self._contacts: defaultdict[str, _Contact] = defaultdict(_Contact)
 
     @property
@@ -85,21 +87,19 @@ class Troubles:
         """What is wrong right now."""
         return frozenset(self._open)
 
-    def run_ended(
-        self, source: str, account: str, error: Exception | None, message: str, begun_at: float
-    ) -> None:
+    def run_ended(self, outcome: RunOutcome, message: str, begun_at: float) -> None:
         """An account's run has ended.
 
         Args:
-            source: Its source.
-            account: The account.
-            error: Why it failed; None: it did not.
-            message: The error for a person, free of secrets.
+            outcome: How. One that asked the vendor nothing and met no error proves nothing.
+            message: Its error for a person, free of secrets.
             begun_at: When it began, by ``now``.
         """
-        match error:
+        source, account = outcome.source, outcome.account
+        match outcome.error:
             case None:
-                self._succeeded(source, account)
+                if outcome.traffic.requests:
+                    self._succeeded(source, account)
             case LeaseLost():
                 pass  # not the account's trouble; whoever lost it says so
             case StorageUnavailable() | ConfigurationError():
@@ -112,25 +112,29 @@ class Troubles:
             case _:
                 self._begin(f"{source}/{account}", message, _Kind.LOOK)
 
-    def warehouse_failed(self, message: str) -> None:
-        """The warehouse was asked and did not answer, or refuses us."""
+    def warehouse_failed(self, message: str, who: str) -> None:
+        """The warehouse was asked and did not answer, or refuses us.
+
+        Args:
+            message: What it said.
+            who: Who asked: the outage lasts until each who was not answered has been.
+        """
+        self._unserved.add(who)
         self._begin(WAREHOUSE, message, _Kind.WAIT)
 
-    def warehouse_answered(self) -> None:
-        """The warehouse is there."""
-        self._end(WAREHOUSE)
-
-    def left(self, source: str, account: str) -> None:
-        """Another process reads an account now, and says how that goes; or nobody does any more."""
-        self._contacts[source].stumbled.discard(account)
-        self._end(f"{source}/{account}")
+    def warehouse_answered(self, who: str) -> None:
+        """The warehouse is there for somebody."""
+        self._unserved.discard(who)
+        if not self._unserved:
+            self._end(WAREHOUSE)
 
     def only(self, accounts: Mapping[str, Collection[str]]) -> None:
         """From now on there are no other accounts than these, by source."""
         for subject in self.open:
             source, _, account = subject.partition("/")
             if account and account not in accounts.get(source, ()):
-                self.left(source, account)
+                self._contacts[source].stumbled.discard(account)
+                self._end(subject)
 
     def _succeeded(self, source: str, account: str) -> None:
         contact = self._contacts[source]

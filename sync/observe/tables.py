@@ -29,6 +29,9 @@ _LISTED = 20
 _FRESH = timedelta(days=1)
 """A check older than that is worth a line, where nobody says better."""
 
+_DIFFERENCES = 200
+"""Differences that are named at most."""
+
 _WELL = frozenset({"done", "running", "paused"})
 """Outcomes that need no attention."""
 
@@ -64,6 +67,47 @@ def show_outcomes(
         if outcome.error is not None:
             message = redact(str(outcome.error) or type(outcome.error).__name__)
             console.print(f"\n[red]{outcome.source}/{outcome.account}[/] {plain(message)}")
+
+
+def show_differences(console: Console, differences: Sequence[Facts]) -> None:
+    """What source and warehouse differ in: which item, in what, since when; and what was mended."""
+    for is_open, title in ((True, "[red]differs[/]"), (False, "[green]mended[/]")):
+        rows = [row for row in differences if (row["resolved_at"] is None) == is_open]
+        if not rows:
+            continue
+        table = plain_table("", "account", "item", "since", "what")
+        for row in rows[:_DIFFERENCES]:
+            what = f"{row['kind']}: {plain(row['text'])}"
+            table.add_row(title, _account(row), plain(row["item_key"]), moment(row["found_at"]), what)
+        console.print(table)
+        if len(rows) > _DIFFERENCES:
+            console.print(f"  [dim]and {len(rows) - _DIFFERENCES:,} more (sync.differences)[/]")
+        console.print()
+
+
+def show_verified(console: Console, accounts: Sequence[Facts]) -> None:
+    """One line an account: what is left after a verification, and what it cost."""
+    numbers = ("open", "mended", "requests", "bytes")
+    table = plain_table("account", *numbers, "result", numbers=numbers)
+    colours = {"equal": "green", "differs": "red", "failed": "red", "nothing was read yet": "yellow"}
+    for row in accounts:
+        result = row["result"]
+        table.add_row(
+            _account(row), *(f"{row[name]:,}" for name in numbers), f"[{colours[result]}]{result}[/]"
+        )
+    console.print(table)
+    for row in accounts:
+        if row["error"] is not None:
+            console.print(f"\n[red]{_account(row)}[/] {plain(row['error'])}")
+
+
+def plain_difference(row: Facts) -> dict[str, Any]:
+    """A difference as values that JSON has words for."""
+    return {
+        **{name: row[name] for name in ("source", "account", "item_key", "kind", "text")},
+        "found_at": row["found_at"].isoformat(),
+        "mended": row["mended"],
+    }
 
 
 def plain(text: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from sync.errors import ConfigurationError
+from sync.errors import SyncError
 from sync.observe.health import Readiness
 
 _INDEX: Final = """<!doctype html>
@@ -28,6 +28,10 @@ _INDEX: Final = """<!doctype html>
 _FRESH: Final = {"Cache-Control": "no-store"}
 _GOODBYE_S: Final = 1.0
 """How long answers under way may take when serving ends."""
+
+
+class PlaceTaken(SyncError):
+    """Nothing can be served there now; that may pass, so that starting again helps."""
 
 
 class Pages(Protocol):
@@ -52,7 +56,7 @@ async def serving(listen: str, pages: Pages) -> AsyncIterator[tuple[str, int]]:
         pages: What to say.
 
     Raises:
-        ConfigurationError: The place is taken, or not this machine's.
+        PlaceTaken: The place is taken, or not this machine's, or not yet.
     """
     place = urlsplit(f"//{listen}")
     runner = web.AppRunner(_application(pages), access_log=None, shutdown_timeout=_GOODBYE_S)
@@ -61,7 +65,7 @@ async def serving(listen: str, pages: Pages) -> AsyncIterator[tuple[str, int]]:
         try:
             await web.TCPSite(runner, place.hostname, place.port).start()
         except OSError as error:
-            raise ConfigurationError(
+            raise PlaceTaken(
                 f"nothing can be served on {listen} ({error.strerror or error}). If another nightshift runs"
                 f" here, give this one a port of its own: daemon.listen, or off for none"
             ) from error

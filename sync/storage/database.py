@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeAlias
@@ -17,7 +18,9 @@ Pool: TypeAlias = asyncpg.Pool
 
 OLDEST_SERVER = 15
 CONNECT_TIMEOUT_S = 15.0
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 3.0
+SILENCE_S = 30
+"""How long a network may swallow what is sent before the connection counts as lost."""
 
 
 @asynccontextmanager
@@ -39,8 +42,10 @@ async def open_pool(
     with connecting():
         pool = await asyncpg.create_pool(
             dsn,
-            min_size=1,
+            min_size=0,  # opened when needed; a pool that keeps some reports each attempt of an outage
             max_size=size,
+            init=notice_silence,
+            reset=_nothing,  # we change nothing about a connection; that would be a round trip every time
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s + 30,
             server_settings={
@@ -60,6 +65,27 @@ async def open_pool(
         yield pool
     finally:
         await _close(pool)
+
+
+async def notice_silence(connection: asyncpg.Connection) -> None:
+    """Have the kernel end a connection whose other side is gone without a word."""
+    transport = getattr(connection, "_transport", None)  # asyncpg has no public way to the socket
+    end = transport and transport.get_extra_info("socket")
+    if end is None or end.family == socket.AF_UNIX:
+        return
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", SILENCE_S // 3),
+        ("TCP_KEEPINTVL", SILENCE_S // 3),
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", SILENCE_S * 1000),
+    ):
+        if hasattr(socket, option):  # not everywhere
+            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+async def _nothing(connection: asyncpg.Connection) -> None:
+    """Leave a connection as it is when it is given back."""
 
 
 @contextmanager

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import errno
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import asyncpg
@@ -19,6 +23,7 @@ _ASK_FOR_HELP: Mapping[type[BaseException], str] = {
 
 _TRY_AGAIN: tuple[type[BaseException], ...] = (
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # what it stumbles over when a connection is ended under its feet
     asyncpg.InterfaceError,  # "connection is closed", "another operation is in progress" after a cut
     asyncpg.InsufficientResourcesError,  # too many connections, disk full, out of memory
     asyncpg.OperatorInterventionError,  # terminated, shutting down, starting up, statement_timeout
@@ -35,6 +40,19 @@ _TRY_AGAIN: tuple[type[BaseException], ...] = (
     OSError,
 )
 
+_MAKE_ROOM: Mapping[type[BaseException], str] = {
+    asyncpg.TooManyConnectionsError: "raise max_connections, or lower warehouse.pool_size",
+    asyncpg.DiskFullError: "make room on PostgreSQL's disk",
+    asyncpg.ReadOnlySQLTransactionError: "if that lasts, name the primary in warehouse.dsn",
+}
+"""What can be waited for, and sooner mended by a person."""
+
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ETIMEDOUT})
+
+# asyncio puts the address into the text, and where it tried several, their errors too.
+_PLACE = re.compile(r"\('([^']+)', (\d+)")
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
+
 
 def translate(error: BaseException) -> SyncError | None:
     """Our error for one of PostgreSQL's; None for a defect, which should surface as it is."""
@@ -42,7 +60,7 @@ def translate(error: BaseException) -> SyncError | None:
         if isinstance(error, refusal):
             return ConfigurationError(f"PostgreSQL refuses: {_first_line(error)}; {advice}")
     if isinstance(error, _TRY_AGAIN):
-        return StorageUnavailable(f"PostgreSQL: {_first_line(error)}")
+        return StorageUnavailable(_unavailable(error))
     return None
 
 
@@ -61,6 +79,38 @@ def translated() -> Iterator[None]:
         if ours is None:
             raise
         raise ours from error
+
+
+def _unavailable(error: BaseException) -> str:
+    """What happened, where, and what to do; of warehouse.dsn only where that is what was tried."""
+    if isinstance(error, socket.gaierror):
+        return f"PostgreSQL's host is not known ({error.strerror}): check the host in warehouse.dsn"
+    places = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in _places(error)]
+    server = f"PostgreSQL at {' and '.join(places)}" if places else "PostgreSQL"
+    numbers = _numbers(error)
+    if numbers == {errno.ECONNREFUSED}:
+        advice = "start it, or correct host and port in warehouse.dsn" if places else "see that it is running"
+        return f"{server} refuses the connection: {advice}"
+    if numbers and numbers <= _NO_WAY:
+        why = os.strerror(min(numbers))
+        return f"{server} cannot be reached ({why}): check warehouse.dsn, and the network between"
+    if numbers == {errno.ENOENT}:
+        return f"{server} has no socket there: see that it is running"
+    if isinstance(error, TimeoutError):
+        return f"{server} does not answer in time: see that it is running, and that the network is well"
+    advices = (advice for kind, advice in _MAKE_ROOM.items() if isinstance(error, kind))
+    return "; ".join((f"{server}: {_first_line(error)}", *advices))
+
+
+def _places(error: BaseException) -> Sequence[tuple[str, str]]:
+    return _PLACE.findall(str(error)) if isinstance(error, OSError) else ()
+
+
+def _numbers(error: BaseException) -> frozenset[int]:
+    """The operating system's numbers for what happened."""
+    if not isinstance(error, OSError):
+        return frozenset()
+    return frozenset({error.errno} if error.errno else map(int, _NUMBER.findall(str(error))))
 
 
 def _first_line(error: BaseException) -> str:

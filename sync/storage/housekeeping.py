@@ -97,14 +97,17 @@ async def keep_house(pool: asyncpg.Pool, *, now: datetime | None = None) -> Hous
     """
     runs = days = 0
     with translated():
-        async with pool.acquire() as connection:  # which gives its locks back when it is released
+        async with pool.acquire() as connection:
             if not await connection.fetchval(f"SELECT pg_try_advisory_lock({_LOCK})"):
                 return Housekeeping()
-            moment = now or await connection.fetchval("SELECT now()")
-            bounds = (moment - KEPT, moment - QUIET_KEPT)
-            for row in await connection.fetch(_DAYS, *bounds):
-                added = await _add_up(connection, bounds, row["day"])
-                runs, days = runs + added, days + bool(added)
+            try:
+                moment = now or await connection.fetchval("SELECT now()")
+                bounds = (moment - KEPT, moment - QUIET_KEPT)
+                for row in await connection.fetch(_DAYS, *bounds):
+                    added = await _add_up(connection, bounds, row["day"])
+                    runs, days = runs + added, days + bool(added)
+            finally:
+                await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
     return Housekeeping(runs=runs, days=days)
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 import asyncpg
 
 from sync.storage.failures import translated
+from sync.storage.forgetting import by_name
 
 # A cycle of the future was written by a clock that was wrong.
 _IS_DUE = """
@@ -18,7 +19,8 @@ _IS_DUE = """
         $4::timestamptz IS NULL
         OR coalesce((l.cycles ->> $3)::timestamptz, '-infinity') < $4
         OR (l.cycles ->> $3)::timestamptz > now() + interval '1 minute'
-        OR ($5 AND l.failed)
+        OR (l.retries ->> $3)::timestamptz <= now()
+        OR ($5::boolean AND l.failures > 0)
     )
 """
 _DUE = f"""
@@ -36,7 +38,7 @@ _CLAIM = f"""
         ORDER BY l.account FOR UPDATE SKIP LOCKED
     )
     UPDATE sync.leases l
-    SET worker_id = me.worker_id, work = $3, claimed_at = now(),
+    SET worker_id = me.worker_id, work = $3, claimed_at = now(), retries = l.retries - $3::text,
         cycles = CASE WHEN $4::timestamptz IS NULL THEN l.cycles
                       ELSE l.cycles || jsonb_build_object($3::text, $4::timestamptz) END
     FROM free, me WHERE l.source = $1 AND l.account = free.account
@@ -89,14 +91,24 @@ class PostgresLeases:
             )
         return {row["account"] for row in rows}
 
-    async def release(self, source: str, account: str, *, done: bool, failed: bool | None = None) -> None:
+    async def release(
+        self,
+        source: str,
+        account: str,
+        *,
+        done: bool,
+        failed: bool | None = None,
+        retry: bool = False,
+    ) -> None:
         """Give an account back; a no-op where it was lost.
 
         Args:
             source: The account's source.
             account: The account.
             done: Whether the work came to its end; if not, it is due again at once.
-            failed: Whether it ended with an error; None: that is not known.
+            failed: Whether it ended with an error; None: it proved nothing either way.
+            retry: Whether it is due again before its next cycle: in a minute, after each failure in a row in
+                twice that time, up to an hour.
         """
         with translated():
             await self._pool.execute(
@@ -107,8 +119,12 @@ class PostgresLeases:
                     WHERE worker_id = $3 AND source = $1 AND account = $2 AND outcome = 'running'
                 )
                 UPDATE sync.leases
-                SET worker_id = NULL, work = NULL, failed = coalesce($5, failed),
-                    cycles = CASE WHEN $4 THEN cycles ELSE cycles - coalesce(work, '') END
+                SET worker_id = NULL, work = NULL,
+                    cycles = CASE WHEN $4 THEN cycles ELSE cycles - coalesce(work, '') END,
+                    failures = CASE $5::boolean WHEN true THEN failures + 1 WHEN false THEN 0 ELSE failures END,
+                    retries = CASE WHEN NOT $6::boolean THEN retries ELSE retries || jsonb_build_object(
+                        work, now() + least(interval '1 minute' * 2 ^ least(failures, 6), interval '1 hour'))
+                    END
                 WHERE source = $1 AND account = $2 AND worker_id = $3
                 """,
                 source,
@@ -116,6 +132,7 @@ class PostgresLeases:
                 self._worker,
                 done,
                 failed,
+                retry,
             )
 
     async def holder(self, source: str, account: str) -> str | None:
@@ -134,11 +151,15 @@ class PostgresLeases:
         return holder
 
     async def _know(self, source: str, accounts: Sequence[str]) -> None:
+        """Make the leases of accounts; of those that were forgotten not even the name is kept."""
         await self._pool.execute(
             """
             INSERT INTO sync.leases (source, account)
-            SELECT $1, account FROM unnest($2::text[]) AS account ORDER BY account ON CONFLICT DO NOTHING
+            SELECT $1, known.account FROM unnest($2::text[], $3::text[]) AS known (account, identity)
+            WHERE sync.forgotten_as($1, known.identity) IS NULL
+            ORDER BY known.account ON CONFLICT DO NOTHING
             """,
             source,
             list(accounts),
+            [by_name(account) for account in accounts],
         )

@@ -78,7 +78,7 @@ class PostgresLedger:
         with translated():
             await self._pool.execute(
                 """
-                WITH run AS (SELECT FROM sync.run_log WHERE run_id = $1 AND outcome = 'running' FOR SHARE)
+                WITH run AS (SELECT FROM sync.run_log WHERE run_id = $1 AND outcome = 'running')
                 INSERT INTO sync.stream_state (source, account, stream, last_error, last_error_at)
                 SELECT $2, $3, $4, $5, now() FROM run
                 ON CONFLICT (source, account, stream) DO UPDATE

@@ -18,19 +18,13 @@ import asyncpg
 import structlog
 
 from sync.errors import LeaseLost, StorageUnavailable
-from sync.storage.database import CONNECT_TIMEOUT_S, connecting
+from sync.storage.database import CONNECT_TIMEOUT_S, connecting, notice_silence
 from sync.storage.failures import translated
 
 log = structlog.get_logger(__name__)
 
 NAME = "nightshift"
 """What our connections call themselves."""
-
-LOCK_TIMEOUT = "5s"
-"""How long a heartbeat waits for a lock; the next one tries again."""
-
-TERMINATION_MS = 5000
-"""How long ending another's connection may take."""
 
 _SILENT = "heartbeat_at < now() - lease"
 
@@ -70,6 +64,11 @@ class PostgresWorker:
         self._connection: asyncpg.Connection | None = None
         self.number = 0
         """Who we are; 0 before ``enrol``."""
+
+    @property
+    def _patience_ms(self) -> int:
+        """How long a heartbeat waits for a lock: less than a beat."""
+        return round(self._lease.total_seconds() * 1000 / 8)
 
     @property
     def name(self) -> str:
@@ -154,8 +153,12 @@ class PostgresWorker:
                     self._dsn,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=self._lease.total_seconds() / 2,
-                    server_settings={"application_name": NAME, "lock_timeout": LOCK_TIMEOUT},
+                    server_settings={
+                        "application_name": NAME,
+                        "lock_timeout": f"{self._patience_ms}ms",
+                    },
                 )
+            await notice_silence(self._connection)
             if self.number:
                 with translated():
                     await self._call_ourselves(self._connection)
@@ -210,6 +213,10 @@ async def _remove(connection: asyncpg.Connection, worker: int, outcome: str, err
     )
 
 
+async def _pids(connection: asyncpg.Connection, query: str, *args: object) -> set[int]:
+    return {row["pid"] for row in await connection.fetch(query, *args)}
+
+
 async def _end_strays(connection: asyncpg.Connection) -> None:
     """End connections of workers that are none any more: woken up, and perhaps frozen again while they tried.
 
@@ -219,18 +226,12 @@ async def _end_strays(connection: asyncpg.Connection) -> None:
         await _end(connection, suspects & await _pids(connection, _STRAYS))
 
 
-async def _pids(connection: asyncpg.Connection, query: str, *args: object) -> set[int]:
-    return {row["pid"] for row in await connection.fetch(query, *args)}
-
-
 async def _end(connection: asyncpg.Connection, pids: set[int]) -> None:
+    """End connections, without waiting: whoever needs what they hold waits for that."""
     try:
-        await connection.fetch(
-            f"SELECT pg_terminate_backend(pid, {TERMINATION_MS}) FROM unnest($1::int[]) AS pid",  # noqa: S608
-            sorted(pids),
-        )
+        await connection.fetch("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", sorted(pids))
     except asyncpg.InsufficientPrivilegeError:  # what they hold stays locked; they can commit nothing
         log.warning(
             "worker.not_terminated",
-            advice="connections of a lost process belong to another role: let all processes use the same one",
+            advice="a lost process used another database role: let all processes use the same one",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import pwd
@@ -23,6 +24,7 @@ from sync.errors import ConfigurationError, StorageUnavailable
 from sync.storage.embedded import EmbeddedPostgres, creation, logs, psql_path, run_psql
 from sync.storage.embedded.account import Account
 from sync.storage.embedded.binaries import Binaries
+from sync.storage.embedded.files import explained
 from sync.storage.embedded.layout import Layout
 from sync.storage.embedded.programs import Programs
 
@@ -432,6 +434,59 @@ def test_a_later_failure_shows_the_log_too(made: Path):
     with pytest.raises(StorageUnavailable, match=r"server-...\.log ends with:\n(.*\n)*.*checkpoint record"):
         use(made)
     assert not server_runs(made)
+
+
+def test_a_full_disk_is_told_first(made: Path):
+    """What to do comes before what PostgreSQL says; its hints at corrupted data, which do not apply, go."""
+    (made / "log").mkdir(exist_ok=True)
+    (made / "log" / "server-Mon.log").write_text(
+        "x LOG:  starting PostgreSQL 18\n"
+        'x PANIC:  could not write to file "pg_wal/xlogtemp.9": No space left on device\n'
+        "x HINT:  If this has occurred more than once some data might be corrupted\n\tand more of that.\n"
+        "x LOG:  database system is shut down\n"
+    )
+    first, *others = str(logs.failure(Layout(made), "did not start")).splitlines()
+    assert first == (
+        f"The disk under {made} is full: make room, then start again. Nothing that was stored is lost."
+    )
+    assert [line for line in others if "corrupted" in line or "more of that" in line] == []
+    assert "database system is shut down" in others[-1]
+
+
+def test_an_earlier_full_disk_is_no_explanation(made: Path):
+    """Only what the server said since its last start counts."""
+    (made / "log").mkdir(exist_ok=True)
+    (made / "log" / "server-Mon.log").write_text(
+        "x PANIC:  could not write: No space left on device\nx LOG:  starting PostgreSQL 18\nx FATAL:  no\n"
+    )
+    assert "is full" not in str(logs.failure(Layout(made), "did not start"))
+
+
+def test_no_room_for_a_new_cluster_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where initdb finds no room, the first sentence says so."""
+    said = "initdb: error: could not write: No space left on device"
+    monkeypatch.setattr(Programs, "run", lambda *_, **__: said)
+    with pytest.raises(StorageUnavailable, match=r"^The disk under .* is full: make room") as caught:
+        use(folder)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.EROFS, ConfigurationError, "Set state_dir to a folder that can be written"),
+        (errno.ENOTDIR, ConfigurationError, "Set state_dir to a folder that can be written"),
+        (errno.EACCES, ConfigurationError, "choose another state_dir"),
+        (errno.ENOSPC, StorageUnavailable, "^The disk under .* is full: make room, then start again"),
+        (errno.EDQUOT, StorageUnavailable, "^The disk under .* is full: make room, then start again"),
+        (errno.EIO, StorageUnavailable, "See that its disk is well"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_explained(number: int, kind: type[Exception], words: str):
+    """What waiting does not change is a wrong configuration; nobody is sent to look at warehouse.dsn."""
+    with pytest.raises(kind, match=words) as caught, explained(Path("/state")):
+        raise OSError(number, os.strerror(number))
+    assert "warehouse.dsn" not in str(caught.value)
 
 
 def test_a_failed_initdb_is_explained(folder: Path, monkeypatch: pytest.MonkeyPatch):

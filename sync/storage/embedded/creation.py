@@ -9,7 +9,7 @@ from io import FileIO
 
 from sync.errors import ConfigurationError, StorageUnavailable
 from sync.storage.embedded.configuration import DATABASE, ROLE, include_ours
-from sync.storage.embedded.files import private_folder, sync_folder
+from sync.storage.embedded.files import disk_full, private_folder, sync_folder, tells_of_full_disk
 from sync.storage.embedded.layout import Layout
 from sync.storage.embedded.programs import Programs
 
@@ -33,9 +33,10 @@ def create_cluster(
     for command, statement in _steps(layout.unfinished.name, durable=durable):
         complaint = programs.run(*command, statement=statement, inherit=lock, abort=abort)
         if complaint is not None:
-            raise StorageUnavailable(
-                f"The embedded database could not be made in {layout.root}.\n{command[0]} says: {complaint}"
-            )
+            what = f"The embedded database could not be made in {layout.root}."
+            if tells_of_full_disk(complaint):
+                what = disk_full(layout.root)
+            raise StorageUnavailable(f"{what}\n{command[0]} says: {complaint}")
     include_ours(layout.unfinished, programs.account)
     layout.unfinished.rename(layout.data)
     sync_folder(layout.root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from pathlib import Path
 
 from sync.errors import ConfigurationError, StorageUnavailable
 from sync.storage.embedded.account import Account
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNFIT = frozenset({errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP})
+"""What waiting does not change."""
 
 
 def private_folder(path: Path, account: Account) -> Path:
@@ -61,6 +66,19 @@ def explained(folder: Path) -> Iterator[None]:
             "user who owns it, or choose another state_dir."
         ) from error
     except OSError as error:
-        raise StorageUnavailable(
-            f"The embedded database's folder {folder} cannot be used: {error}"
-        ) from error
+        if error.errno in _FULL:
+            raise StorageUnavailable(disk_full(folder)) from error
+        message = f"The embedded database's folder {folder} cannot be used: {error}."
+        if error.errno in _UNFIT:
+            raise ConfigurationError(f"{message} Set state_dir to a folder that can be written.") from error
+        raise StorageUnavailable(f"{message} See that its disk is well, then start again.") from error
+
+
+def disk_full(folder: Path) -> str:
+    """What to do about a disk without room."""
+    return f"The disk under {folder} is full: make room, then start again. Nothing that was stored is lost."
+
+
+def tells_of_full_disk(said: str) -> bool:
+    """Whether a program of PostgreSQL's failed for want of room."""
+    return any(os.strerror(number) in said for number in _FULL)

@@ -11,11 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sync.errors import ConfigurationError
 from sync.model import Survey
 from sync.observe.health import Readiness, Surveyor
 from sync.observe.metrics import Metrics
-from sync.observe.web import serving
+from sync.observe.web import PlaceTaken, serving
 
 HANG_S = 30
 
@@ -115,7 +114,7 @@ async def test_a_port_that_is_taken(daemon):
     """It says which place, and which setting changes it."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         place = f"127.0.0.1:{other.getsockname()[1]}"
-        with pytest.raises(ConfigurationError, match=rf"{place}.*in use.*daemon\.listen, or off"):
+        with pytest.raises(PlaceTaken, match=rf"{place}.*in use.*daemon\.listen, or off"):
             async with serving(place, daemon):
                 pass
 
@@ -123,7 +122,7 @@ async def test_a_port_that_is_taken(daemon):
 @pytest.mark.parametrize("place", ["192.0.2.1:9750", "no-such-host.invalid:9750"])
 async def test_a_place_that_is_not_here(daemon, place):
     """An address of another machine, or a name that nobody knows, is the configuration's fault."""
-    with pytest.raises(ConfigurationError, match=r"nothing can be served on .*daemon\.listen"):
+    with pytest.raises(PlaceTaken, match=r"nothing can be served on .*daemon\.listen"):
         async with serving(place, daemon):
             pass
 

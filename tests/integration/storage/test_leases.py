@@ -242,3 +242,21 @@ async def test_processes_that_meet_new_accounts_do_not_lock_each_other_out(join)
         *(member.due("beddit", order, "once", FIRST) for member, order in zip(members, orders, strict=True))
     )
     assert found == orders
+
+
+async def test_what_failed_by_what_may_pass_is_due_again_soon(join, store):
+    """In a minute at first, each time in twice that time, an hour at most; its cycle stays done until then."""
+    member = await join()
+    for minutes in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert await claimed(member, "alice") == {"alice"}
+        await member.release("beddit", "alice", done=True, failed=True, retry=True)
+        assert await claimed(member, "alice") == set()
+        (row,) = await store.fetch(
+            "SELECT round(extract(epoch FROM (retries ->> 'once')::timestamptz - now()) / 60) AS minutes "
+            "FROM sync.leases"
+        )
+        assert row["minutes"] == minutes
+        await store.pool.execute("UPDATE sync.leases SET retries = jsonb_build_object('once', now())")
+    assert await claimed(member, "alice") == {"alice"}
+    await member.release("beddit", "alice", done=True, failed=False)
+    assert await claimed(member, "alice") == set()

@@ -11,7 +11,6 @@ from uuid import UUID
 import asyncpg
 import numpy as np
 import pytest
-import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -574,15 +573,6 @@ async def test_a_version_that_changes_nothing_changes_no_reject(store, night, st
     tally = await store.commit(night(1, stamp, content), rejects=again)
     assert (tally.rejected, tally.accounted_for) == (1, 2)
     assert await store.fetch("SELECT * FROM sync.rejects") == before
-
-
-async def test_a_reject_is_logged_when_it_is_new(store):
-    """What comes again with every pass is not news with every pass."""
-    known, other = (Reject("1001/1", f"1001/1/{n}", "not a number") for n in (1, 2))
-    for rejects, news in (([known], ["1001/1/1"]), ([known], []), ([known, other], ["1001/1/2"])):
-        with structlog.testing.capture_logs() as logs:
-            await store.commit(rejects=rejects)
-        assert [line["item"] for line in logs if line["event"] == "item.rejected"] == news
 
 
 async def test_a_reject_without_a_record(store, night):

@@ -14,8 +14,8 @@ import structlog.testing
 
 from sync.daemon import dispatcher as module
 from sync.daemon.dispatcher import Dispatcher, Work
-from sync.engine.troubles import WAREHOUSE, Troubles
-from sync.errors import ConfigurationError, SourceUnavailable, StorageUnavailable
+from sync.engine.troubles import Troubles
+from sync.errors import AccountForgotten, ConfigurationError, SourceUnavailable, StorageUnavailable
 from sync.model import RunOutcome, Tally, Task, Traffic
 from sync.schedule import Schedule
 
@@ -68,7 +68,7 @@ class Leases:
         self.claims.append((work, tuple(accounts)))
         return won
 
-    async def release(self, source, account, *, done, failed=None):
+    async def release(self, source, account, *, done, failed=None, retry=False):
         """Give back."""
         await asyncio.sleep(0)
         self._perhaps_fail("release")
@@ -378,7 +378,7 @@ async def test_a_warehouse_that_is_away_loses_no_work(method, error):
         await scene.quiet()
         assert sorted(scene.runs()) == MANY[:5]
         assert scene.leases.held == {}
-        assert scene.engine.troubles.open == {WAREHOUSE}
+        assert scene.engine.troubles.open == frozenset()
 
 
 async def test_what_was_claimed_before_the_warehouse_went_away_is_done():
@@ -512,3 +512,23 @@ async def test_failed_accounts_are_tried_again_whoever_looks_first():
         await scene.until(lambda: not scene.leases.errors["due"])
         await scene.quiet()
         assert scene.runs() == ["alice"]
+
+
+async def test_an_account_that_is_refused_is_in_trouble_and_costs_the_others_nothing():
+    """It is told once, never worked on, and worked on again when it is refused no longer."""
+    scene = Scene(("alice", "bob"), 2)
+    refused = {"alice": AccountForgotten("alice was forgotten")}
+
+    async def refusing(source):
+        assert source == "beddit"
+        return refused
+
+    scene.dispatcher.refused = refusing
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            await scene.dispatcher._readable()
+    assert [line["error"] for line in logs if line["event"] == "outage.began"] == ["alice was forgotten"]
+    assert scene.engine.troubles.open == {"beddit/alice"}
+    assert await scene.dispatcher._readable() == ["bob"]
+    refused.clear()
+    assert await scene.dispatcher._readable() == ["alice", "bob"]

@@ -33,7 +33,7 @@ def fresh_since(now: datetime) -> dict[str, datetime]:
 async def pages():
     """Return the pages of a daemon that has not reached its warehouse yet."""
     accounts = {"beddit": ("alice",), "bace": ()}
-    found = Pages(Metrics("1.2.3", accounts), accounts, fresh_since)
+    found = Pages(Metrics("1.2.3", accounts), accounts, fresh_since, datetime.now(UTC), lambda: False)
     yield found
     await found.aclose()
 
@@ -60,7 +60,7 @@ async def samples(pages):
 
 def test_alive():
     """Which nightshift this is, and for how long: more with time, and without the warehouse."""
-    found = Pages(Metrics("1.2.3", ()), {}, fresh_since)
+    found = Pages(Metrics("1.2.3", ()), {}, fresh_since, datetime.now(UTC), lambda: False)
     first, second = found.health(), found.health()
     assert first["version"] == version("nightshift")
     assert 0 <= first["uptime_seconds"] <= second["uptime_seconds"]
@@ -137,3 +137,12 @@ async def test_closing_ends_a_look_that_hangs(pages):
         await pages.aclose()
         assert not (await asked).ready
     assert cancelled == [True]
+
+
+async def test_a_warehouse_that_is_there_for_others_only(pages):
+    """While those who work are not served, the daemon is not ready, whatever a look says."""
+    pages.survey = looking()
+    pages.is_away = lambda: True
+    found = await pages.readiness()
+    assert not found.ready
+    assert "does not serve the work" in found.problems[0]

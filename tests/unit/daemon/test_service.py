@@ -33,14 +33,14 @@ class Parts:
     """
 
     all: list[Parts]
-    has_worked = False
     last_words: Exception | None = None
     dies_of: Exception | None = None
     holds_on: asyncio.Event | None = None
 
-    def __init__(self, settings, redactor, metrics, troubles, notifier):
+    def __init__(self, settings, redactor, metrics, troubles, notifier, _, *, has_worked):
         self.settings, self.metrics, self.troubles, self.notifier = settings, metrics, troubles, notifier
         self.redactor = redactor
+        self.has_worked = has_worked
         self.state = "made"
         self.all.append(self)
 
@@ -225,7 +225,7 @@ async def test_a_broken_configuration_changes_nothing(parts):
             await scene.until(lambda: len(parts) == 2)
             await scene.tell(signal.SIGTERM)
             await scene.ended()
-    still = [entry for entry in logs if entry["event"] == "daemon.still_as_before"]
+    still = [entry for entry in logs if entry["event"] == "daemon.reload_refused"]
     assert [entry["error"] for entry in still] == ["line 3: no such key"] * 2
     assert events(logs)[2:] == ["daemon.reloading", "daemon.stopping", "daemon.stopped"]
 
@@ -239,7 +239,7 @@ async def test_a_configuration_that_does_not_start_is_taken_back(parts, monkeypa
             await scene.until(lambda: parts[0].state == "working")
             monkeypatch.setattr(Parts, "dies_of", ConfigurationError("the port is taken"))
             await scene.tell(signal.SIGHUP)
-            await scene.until(lambda: "daemon.still_as_before" in events(logs))
+            await scene.until(lambda: "daemon.reload_refused" in events(logs))
             monkeypatch.setattr(Parts, "dies_of", None)
             await scene.until(lambda: len(parts) == 3)
             await scene.tell(signal.SIGTERM)

@@ -11,10 +11,11 @@ import pytest
 import structlog.testing
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobEvent
 
-from sync.daemon.timetable import GRACE, Job, Timetable
+from sync.daemon.timetable import Job, Timetable
 from sync.schedule import Schedule
 
 HANG_S = 30
+LATE = timedelta(days=2)
 SECONDLY, YEARLY = Schedule("1s"), Schedule("0 0 1 1 *")
 
 
@@ -127,7 +128,7 @@ async def test_late_is_better_than_never(timetable):
 
     timetable.add(Job("beddit.once", YEARLY, due))
     (job,) = timetable._scheduler.get_jobs()
-    job.modify(next_run_time=datetime.now(UTC) - GRACE / 2)
+    job.modify(next_run_time=datetime.now(UTC) - LATE)
     timetable.start()
     await until(lambda: calls)
     assert calls == [1]
@@ -141,7 +142,7 @@ async def test_what_was_slept_through_is_made_up_for_once(timetable, ended):
 
     timetable.add(Job("beddit.once", Schedule("5m"), due))
     (job,) = timetable._scheduler.get_jobs()
-    job.modify(next_run_time=datetime.now(UTC) - GRACE / 2)
+    job.modify(next_run_time=datetime.now(UTC) - LATE)
     timetable.start()
     await until(lambda: ended)
     assert ended == [("beddit.once", "done")]

@@ -76,7 +76,7 @@ def slept(monkeypatch):
 async def kept(*answers, troubles=None, freed=lambda: None, lease=LEASE):
     """Keep a worker until its answers are used up and others have taken over."""
     with pytest.raises(LeaseLost, match="taken for dead"):
-        await keep(Worker(*answers), lease, troubles or Troubles(), freed)
+        await keep(Worker(*answers), lease, troubles or Troubles(), freed=freed)
 
 
 async def test_four_heartbeats_a_lease(slept):

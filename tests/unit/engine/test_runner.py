@@ -519,9 +519,9 @@ class Watched:
         """Return how much was told before."""
         return len(self.told)
 
-    def run_ended(self, source, account, error, message, begun_at):
+    def run_ended(self, outcome, message, begun_at):
         """Note the end of a run."""
-        self.told.append((source, account, error, message, begun_at))
+        self.told.append((outcome.source, outcome.account, outcome.error, message, begun_at))
 
 
 async def test_troubles_are_told_how_each_run_ended(run):

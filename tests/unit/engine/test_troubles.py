@@ -20,9 +20,15 @@ from sync.errors import (
     SourceUnavailable,
     StorageUnavailable,
 )
+from sync.model import RunOutcome, Tally, Traffic
 
 AWAY = SourceUnavailable("no answer")
 MANY = [f"a{n}" for n in range(50)]
+
+
+def ended(source, account, error=None, *, requests=1):
+    """Return how an account's run ended."""
+    return RunOutcome(source, account, Tally(), Traffic(requests), error)
 
 
 class Watched:
@@ -42,7 +48,7 @@ class Watched:
         self.time += 0.125
         begun_at = self.troubles.now()
         self.time += takes
-        self.troubles.run_ended(source, account, error, str(error or ""), begun_at)
+        self.troubles.run_ended(ended(source, account, error), str(error or ""), begun_at)
 
     def cycle(self, errors, accounts=MANY, *, source="beddit"):
         """Run all accounts side by side: all begin together and end one after the other."""
@@ -50,7 +56,7 @@ class Watched:
         for account in accounts:
             self.time += 0.1
             error = errors(account)
-            self.troubles.run_ended(source, account, error, str(error or ""), begun_at)
+            self.troubles.run_ended(ended(source, account, error), str(error or ""), begun_at)
         self.time += 900
 
 
@@ -149,10 +155,10 @@ def test_the_warehouse_is_one_subject_for_all(watched):
     """However many runs cannot store, it is the warehouse's outage, and ends when the warehouse answers."""
     for _ in range(10):
         watched.cycle(lambda account: StorageUnavailable("PostgreSQL: gone"))
-        watched.troubles.warehouse_failed("PostgreSQL: gone")
+        watched.troubles.warehouse_failed("PostgreSQL: gone", "keeper")
     assert watched.told == [(WAREHOUSE, True)]
-    watched.troubles.warehouse_answered()
-    watched.troubles.warehouse_answered()
+    watched.troubles.warehouse_answered("keeper")
+    watched.troubles.warehouse_answered("keeper")
     assert watched.told == [(WAREHOUSE, True), (WAREHOUSE, False)]
 
 
@@ -173,7 +179,7 @@ def test_runs_under_way_when_a_vendor_goes_away_are_not_held_against_their_accou
     begun_at = watched.troubles.now()
     watched.run("alice")
     for account in ("bob", "carl"):
-        watched.troubles.run_ended("beddit", account, AWAY, "no answer", begun_at)
+        watched.troubles.run_ended(ended("beddit", account, AWAY), "no answer", begun_at)
     watched.run("dora", AWAY)
     watched.cycle(lambda account: None, ["alice", "bob", "carl", "dora"])
     assert watched.told == [("beddit", True), ("beddit", False)]
@@ -188,14 +194,32 @@ def test_only_a_graver_error_is_told_on_top(watched):
     assert watched.told == [("beddit/alice", True)]
 
 
-def test_an_account_that_another_process_reads_is_its_business(watched):
-    """What was open of it here ends; so does what was open of accounts that are configured no longer."""
+def test_accounts_that_are_configured_no_longer_have_no_troubles(watched):
+    """What was open of them ends."""
     for account in ("alice", "bob", "carl"):
         watched.run(account, AuthenticationError("refused"))
-    watched.troubles.left("beddit", "alice")
     watched.troubles.only({"beddit": ["alice", "carl"], "bace": []})
-    assert watched.troubles.open == {"beddit/carl"}
-    assert watched.told[3:] == [("beddit/alice", False), ("beddit/bob", False)]
+    assert watched.troubles.open == {"beddit/alice", "beddit/carl"}
+    assert watched.told[3:] == [("beddit/bob", False)]
+
+
+def test_a_run_that_asked_nobody_proves_nothing(watched):
+    """Where nothing was due, no request shows that the vendor or the account is well again."""
+    watched.run("alice", AuthenticationError("refused"))
+    watched.run("bob", AWAY)
+    watched.troubles.run_ended(ended("beddit", "alice", requests=0), "", 0.0)
+    assert watched.troubles.open == {"beddit/alice", "beddit"}
+
+
+def test_the_warehouse_is_back_when_it_is_there_for_all(watched):
+    """Where some are served and others are not, the outage lasts: one beginning and one end."""
+    watched.troubles.warehouse_failed("too many connections", "beddit")
+    for _ in range(5):
+        watched.troubles.warehouse_answered("keeper")
+        watched.troubles.warehouse_failed("too many connections", "beddit")
+    assert watched.told == [(WAREHOUSE, True)]
+    watched.troubles.warehouse_answered("beddit")
+    assert watched.told[1:] == [(WAREHOUSE, False)]
 
 
 def test_a_lost_lease_is_nobody_s_trouble(watched):
@@ -228,7 +252,7 @@ def test_what_is_logged(watched):
 def test_nobody_has_to_listen():
     """Without a listener troubles are known all the same."""
     troubles = Troubles()
-    troubles.warehouse_failed("gone")
+    troubles.warehouse_failed("gone", "keeper")
     assert troubles.open == {WAREHOUSE}
 
 
@@ -265,9 +289,9 @@ def test_beginnings_and_ends_take_turns(steps):
             case (source, account, error, takes):
                 watched.run(account, error, source=source, takes=takes)
             case True:
-                watched.troubles.warehouse_answered()
+                watched.troubles.warehouse_answered("keeper")
             case False:
-                watched.troubles.warehouse_failed("gone")
+                watched.troubles.warehouse_failed("gone", "keeper")
     begun = defaultdict(list)
     for subject, on in watched.told:
         begun[subject].append(on)
@@ -275,7 +299,7 @@ def test_beginnings_and_ends_take_turns(steps):
         assert turns == [n % 2 == 0 for n in range(len(turns))]
     assert watched.troubles.open == {subject for subject, turns in begun.items() if turns[-1]}
 
-    watched.troubles.warehouse_answered()
+    watched.troubles.warehouse_answered("keeper")
     for source, account, *_ in (step for step in steps if isinstance(step, tuple)):
         watched.run(account, source=source)
     assert watched.troubles.open == frozenset()

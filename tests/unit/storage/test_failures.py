@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 
 import asyncpg
@@ -9,6 +11,7 @@ import pytest
 
 from sync.errors import ConfigurationError, StorageUnavailable
 from sync.storage.failures import translate, translated
+from sync.storage.migrate import schema_version
 
 HELP = {
     "ClientConfigurationError",
@@ -36,6 +39,7 @@ AGAIN = {
     "IdleSessionTimeoutError",
     "InsufficientResourcesError",
     "InterfaceError",
+    "InternalClientError",
     "InvalidCachedStatementError",
     "LockNotAvailableError",
     "OperatorInterventionError",
@@ -44,6 +48,7 @@ AGAIN = {
     "PostgresConnectionError",
     "PostgresIOError",
     "PostgresSystemError",
+    "ProtocolError",
     "ProtocolViolationError",
     "QueryCanceledError",
     "ReadOnlySQLTransactionError",
@@ -99,9 +104,7 @@ DEFECT_CLASSES = {
 
 DEFECTS_WITHOUT_STATE = {
     "FatalPostgresError",
-    "InternalClientError",
     "PostgresError",
-    "ProtocolError",
     "UnknownPostgresError",
 }
 
@@ -135,14 +138,77 @@ def test_the_lists_name_only_what_exists():
     assert set(public_errors()) >= HELP | AGAIN | DEFECTS_WITHOUT_STATE
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionResetError("reset"), TimeoutError(), OSError("no route"), ssl.SSLError("bad")]
-)
+@pytest.mark.parametrize("error", [ConnectionResetError("reset"), OSError("no route"), ssl.SSLError("bad")])
 def test_the_network_s_errors_are_tried_again(error):
     """What the operating system says of a connection becomes StorageUnavailable, with its cause."""
-    with pytest.raises(StorageUnavailable, match=str(error) or "TimeoutError") as caught, translated():
+    with pytest.raises(StorageUnavailable, match=str(error)) as caught, translated():
         raise error
     assert caught.value.__cause__ is error
+
+
+REFUSED = "[Errno 111] Connect call failed"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 5999)"),
+            (
+                "PostgreSQL at 127.0.0.1:5999 refuses the connection: start it, or correct host and port in "
+                "warehouse.dsn"
+            ),
+        ),
+        (
+            OSError(f"Multiple exceptions: {REFUSED} ('::1', 5999, 0, 0), {REFUSED} ('127.0.0.1', 5999)"),
+            (
+                "PostgreSQL at [::1]:5999 and 127.0.0.1:5999 refuses the connection: start it, or correct "
+                "host and port in warehouse.dsn"
+            ),
+        ),
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+            "PostgreSQL refuses the connection: see that it is running",
+        ),
+        (
+            OSError(errno.EHOSTUNREACH, "Connect call failed ('10.0.0.9', 5432)"),
+            (
+                "PostgreSQL at 10.0.0.9:5432 cannot be reached (No route to host): check warehouse.dsn, and "
+                "the network between"
+            ),
+        ),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            "PostgreSQL's host is not known (Name or service not known): check the host in warehouse.dsn",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file"),
+            "PostgreSQL has no socket there: see that it is running",
+        ),
+        (
+            TimeoutError(),
+            "PostgreSQL does not answer in time: see that it is running, and that the network is well",
+        ),
+        (
+            asyncpg.TooManyConnectionsError("sorry"),
+            "PostgreSQL: sorry; raise max_connections, or lower warehouse.pool_size",
+        ),
+        (asyncpg.DiskFullError("no space"), "PostgreSQL: no space; make room on PostgreSQL's disk"),
+    ],
+)
+def test_who_cannot_reach_it_is_told_what_to_do(error, message):
+    """What happened, where, and what to do; of warehouse.dsn only where an address was tried."""
+    assert str(translate(error)) == message
+
+
+async def test_a_refused_connection_is_explained_without_the_password():
+    """What really happens where nobody listens is understood: the address is named, nothing else of it."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        with pytest.raises(StorageUnavailable, match=f"127.0.0.1:{port} refuses the connection") as caught:
+            await schema_version(f"postgresql://somebody:hunter2secret@127.0.0.1:{port}/db")
+    assert "hunter2secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), asyncpg.UniqueViolationError("x"), KeyError("x")])

@@ -17,7 +17,9 @@ from sync.errors import (
 )
 from sync.transport.status import (
     ANONYMOUS_STATUSES,
+    CHECK_CREDENTIALS,
     FOREIGN_STATUSES,
+    REJECTED,
     STATUSES,
     TokenRejected,
     refusal,
@@ -86,6 +88,14 @@ def test_every_verdict_makes_a_sentence(status, statuses, words, retry_after):
     assert str(error).endswith(".")
     assert error.status == status if isinstance(error, RequestRefused) else True
     assert error.retry_after == retry_after if isinstance(error, RetryableError) else True
+
+
+@pytest.mark.parametrize("found", [CHECK_CREDENTIALS, REJECTED])
+def test_a_refusal_names_the_setting_to_change(found):
+    """Whoever has to act is told where in the configuration, and that it has to be read again."""
+    text = str(refusal(found, "GET h/p", 401, "", None, setting="beddit.accounts.alice.token"))
+    assert "correct beddit.accounts.alice.token, then reload (SIGHUP) or start anew" in text
+    assert "{" not in str(refusal(found, "GET h/p", 401, "", None))
 
 
 @pytest.mark.parametrize(

@@ -369,14 +369,16 @@ async def test_a_missing_permission_does_not_wear_out_the_token_endpoint(sign_in
     assert await grant.renewed(await grant.authorization())
 
 
-async def test_the_same_token_again_is_not_better(sign_in, vendor):
-    """A vendor that gives the rejected token again is not asked for it by every request."""
+async def test_the_same_token_given_anew_is_tried_again_within_bounds(sign_in, vendor):
+    """A rejected token that is given anew is worth another attempt, but not one for every request."""
     vendor.body = b'{"access_token": "the-same", "expires_in": 86400}'
     grant = sign_in()
-    assert not await grant.renewed(await grant.authorization())
+    assert await grant.renewed(await grant.authorization())
     for _ in range(5):
         assert await grant.authorization() == "Bearer the-same"
     assert len(vendor.forms) == 2
+    assert [await grant.renewed("Bearer the-same") for _ in range(20)] == [True] * 2 + [False] * 18
+    assert len(vendor.forms) == 4
 
 
 # --- time -----------------------------------------------------------------------------------------

@@ -238,6 +238,14 @@ def test_an_incomplete_session_is_tried_after_one_seven_and_thirty_days_then_nev
     assert [verdict.attempts for verdict in found] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_complete_session_with_open_rejects_is_tried_as_an_incomplete_one():
+    """The vendor may mend what was rejected without a word; nobody asks for ever."""
+    found = [judged(loaded=9, rejected=1, hopeful=True, attempts=attempts) for attempts in range(5)]
+    assert {verdict.status for verdict in found} == {"complete"}
+    waits = [verdict.next_check_at and (verdict.next_check_at - NOW).days for verdict in found]
+    assert waits == [1, 7, 30, None, None]
+
+
 def test_a_session_that_cannot_be_read_says_why():
     """In the words of whoever noticed."""
     assert unproven("the vendor refused", 0, NOW).reason == "the vendor refused"

@@ -251,3 +251,10 @@ def test_where_starts_tell_nothing_the_time_is_cut_in_the_middle(starts: list[in
     middle = as_time(500)
     asked = Interval(as_time(0), as_time(1_000))
     assert bisected(asked, starts) == (Interval(asked.start, middle), Interval(middle, asked.end))
+
+
+def test_who_was_listed_without_being_due_is_known_from_then_on():
+    """A session that a person asked for begins with the shortest wait if it is still bad."""
+    (found,) = still_spoilt((), {7}, {7}, NOW)
+    assert (found.start, found.tried) == (7, 0)
+    assert still_spoilt((), {7}, (), NOW) == ()
