@@ -36,11 +36,14 @@ WORKDIR /var/lib/nightshift
 VOLUME /var/lib/nightshift
 EXPOSE 9750
 STOPSIGNAL SIGTERM
-# Not urllib, which would ask a proxy. The port is the last word of the address that nightshift listens on.
+# Not urllib, which would ask a proxy. Where nightshift listens nowhere, that the container runs has to do.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["python3", "-c", "\
 import http.client, os, sys; \
-port = int(os.environ['NIGHTSHIFT_DAEMON__LISTEN'].rpartition(':')[2]); \
-daemon = http.client.HTTPConnection('127.0.0.1', port, timeout=5); \
+host, _, port = (os.environ.get('NIGHTSHIFT_DAEMON__LISTEN') or '127.0.0.1:9750').rpartition(':'); \
+host or sys.exit(0); \
+host = host.strip('[]'); \
+host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host); \
+daemon = http.client.HTTPConnection(host, int(port), timeout=5); \
 daemon.request('GET', '/healthz'); \
 sys.exit(daemon.getresponse().status != 200)"]
 ENTRYPOINT ["nightshift"]

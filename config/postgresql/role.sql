@@ -63,16 +63,18 @@ GRANT CONNECT ON DATABASE :"database" TO :"worker", :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE ON SCHEMAS TO :"worker", :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO :"worker";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT SELECT ON TABLES TO :"reader";
-ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE ON SEQUENCES TO :"worker";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT USAGE, SELECT ON SEQUENCES TO :"worker";
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT SELECT ON SEQUENCES TO :"reader";
 ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" GRANT EXECUTE ON ROUTINES TO :"worker", :"reader";
 
--- The same for what is there already.
+-- The same for what is there already. Nobody but pg_dump selects from a sequence, an identity column's too.
 SELECT format(statement, nspname, :'worker', :'reader')
 FROM pg_namespace, (VALUES
     ('GRANT USAGE ON SCHEMA %1$I TO %2$I, %3$I'),
     ('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %1$I TO %2$I'),
     ('GRANT SELECT ON ALL TABLES IN SCHEMA %1$I TO %3$I'),
-    ('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %1$I TO %2$I'),
+    ('GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA %1$I TO %2$I'),
+    ('GRANT SELECT ON ALL SEQUENCES IN SCHEMA %1$I TO %3$I'),
     ('GRANT EXECUTE ON ALL ROUTINES IN SCHEMA %1$I TO %2$I, %3$I')) AS grants (statement)
 WHERE nspname IN ('sync', 'beddit', 'bace') \gexec
 

@@ -26,6 +26,8 @@ _LIVELY = 480
 _SOON = 900
 """Seconds by which the first of them began before now."""
 
+_OFTEN = 'schedule = "30s"  # sessions grow while one looks on'
+
 
 def lively_fleet(sessions: int, *, seed: int, now: float) -> Iterator[DataSession]:
     """Data sessions that ended in the past days, and short ones that begin and end from now on, for a week.
@@ -117,6 +119,7 @@ def this_program(config: Path | None = None) -> str:
 
 def _beddit(cloud: BedditCloud, users: Mapping[str, int]) -> Iterator[str]:
     yield "[beddit]"
+    yield _OFTEN
     yield f"base_url = {_quoted(cloud.base_url)}"
     yield "allow_private_blob_hosts = true"
     yield "requests_per_second = 1000"
@@ -129,6 +132,7 @@ def _beddit(cloud: BedditCloud, users: Mapping[str, int]) -> Iterator[str]:
 def _bace(cloud: BaceCloud) -> Iterator[str]:
     account = cloud.account()
     yield "\n[bace]"
+    yield _OFTEN
     yield f"base_url = {_quoted(cloud.base_url)}"
     yield "requests_per_second = 1000"
     yield f"\n[bace.accounts.{BACE_ACCOUNT}]"

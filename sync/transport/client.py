@@ -25,6 +25,7 @@ from sync.transport.request import Request
 from sync.transport.response import Response
 from sync.transport.retry_after import wanted_pause
 from sync.transport.status import (
+    ACCOUNT,
     ANONYMOUS_STATUSES,
     FOREIGN_STATUSES,
     STATUSES,
@@ -60,6 +61,7 @@ class HttpClient:
         *,
         base_url: str | None,
         credentials: Credentials | None = None,
+        setting: str = ACCOUNT,
         limits: Limits | None = None,
         user_agent: str = "nightshift",
         policy: AddressPolicy | None = None,
@@ -74,6 +76,7 @@ class HttpClient:
         Args:
             base_url: Where the requests go; a path in it comes before theirs.
             credentials: What the requests carry.
+            setting: Where the configuration has them, for messages: ``beddit.accounts.alice.token``.
             limits: How gently the host is treated.
             user_agent: How we introduce ourselves.
             policy: Judges the addresses; needed without a base address.
@@ -91,6 +94,7 @@ class HttpClient:
             raise ValueError("a client without a base address needs a policy, and carries no credentials")
         self._base = None if base_url is None else parse(base_url)
         self._credentials = credentials
+        self._setting = setting
         self._statuses = STATUSES if credentials else ANONYMOUS_STATUSES if base_url else FOREIGN_STATUSES
         self._limits = limits or Limits()
         self._user_agent = user_agent
@@ -244,7 +248,7 @@ class HttpClient:
             return
         pause = wanted_pause(raw.headers, now=self._clock.now(), cap=self._limits.retry_after_cap_s)
         words = await self._words(request, url, raw)
-        raise refusal(found, place(request.method, url), raw.status, words, pause)
+        raise refusal(found, place(request.method, url), raw.status, words, pause, setting=self._setting)
 
     async def _words(self, request: Request, url: URL, raw: aiohttp.ClientResponse) -> str:
         """What the vendor says about an error; hosts that are not the account's are not quoted."""

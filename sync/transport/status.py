@@ -24,6 +24,8 @@ from sync.errors import (
     SyncError,
 )
 
+ACCOUNT = "the account's settings"
+
 
 class TokenRejected(AuthenticationError):
     """The vendor answered 401: credentials that can be renewed may help."""
@@ -31,7 +33,12 @@ class TokenRejected(AuthenticationError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a status becomes, and what to do about it."""
+    """What a status becomes, and what to do about it.
+
+    Attributes:
+        error: What is raised.
+        advice: What to do; ``{setting}`` stands for where the configuration has the credentials.
+    """
 
     error: type[SyncError]
     advice: str
@@ -39,13 +46,14 @@ class Verdict:
 
 CHECK_CREDENTIALS = Verdict(
     AuthenticationError,
-    "the credentials are wrong, expired, or not allowed to see this; check the account's settings",
+    "the credentials are wrong, expired, or not allowed to see this; correct {setting}, then reload (SIGHUP)"
+    " or start anew",
 )
 # The documents of BACE have 401 for both.
 REJECTED = Verdict(
     TokenRejected,
-    "either the token is wrong or has expired, or the account lacks the permission for this; check the"
-    " account's credentials, and with the vendor what it may see",
+    "either the token is wrong or has expired, or the account lacks the permission for this; correct"
+    " {setting}, then reload (SIGHUP) or start anew, or ask the vendor what the account may see",
 )
 REFUSED = Verdict(RequestRefused, "the vendor does not serve this request; asking again does not help")
 REFUSED_THERE = Verdict(
@@ -93,10 +101,19 @@ def verdict(status: int, statuses: Mapping[int, Verdict] = STATUSES) -> Verdict 
     return None if status == HTTPStatus.OK else FAMILIES.get(status // 100, UNKNOWN)
 
 
-def refusal(found: Verdict, where: str, status: int, words: str, retry_after: float | None) -> SyncError:
+def refusal(
+    found: Verdict,
+    where: str,
+    status: int,
+    words: str,
+    retry_after: float | None,
+    *,
+    setting: str = ACCOUNT,
+) -> SyncError:
     """The error of a verdict, as a sentence: where, what happened, what to do."""
     said = f" ({words})" if words else ""
-    message = f"{where} was answered with {status}{_phrase(status)}{said}: {found.advice}."
+    advice = found.advice.replace("{setting}", setting)
+    message = f"{where} was answered with {status}{_phrase(status)}{said}: {advice}."
     if issubclass(found.error, RetryableError):
         return found.error(message, retry_after=retry_after)
     if issubclass(found.error, RequestRefused):

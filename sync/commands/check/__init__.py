@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from sync.commands.check.accounts import check_accounts
@@ -16,7 +16,7 @@ from sync.config import Settings
 __all__ = ["Finding", "check"]
 
 
-async def check(settings: Settings, config: Path | None) -> AsyncIterator[Finding]:
+async def check(settings: Settings, config: Path | None) -> AsyncGenerator[Finding, None]:
     """Try everything, one thing after the other; a failure does not stop the rest."""
     async for finding in check_configuration(settings, config):
         yield finding

@@ -15,7 +15,7 @@ from sync.commands.check.clocks import compare_clocks
 from sync.commands.check.finding import Finding, note
 from sync.config import Settings
 from sync.errors import RetryableError, SyncError
-from sync.model import StreamKey, StreamState
+from sync.model import Fault, Record, StreamKey, StreamState
 from sync.ports import Source
 from sync.transport import AddressPolicy
 from sync.transport.policy import SocketRefused, not_public
@@ -116,3 +116,11 @@ class _Unread:
 
     async def fetch(self, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
         return []
+
+    async def compare(
+        self,
+        records: Sequence[Record],  # noqa: ARG002
+        *,
+        columns: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> Mapping[str, Fault]:
+        return {}

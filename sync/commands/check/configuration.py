@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sync.app import configured_accounts
+from sync.app import clouds, configured_accounts
 from sync.commands.check.finding import Finding, note
 from sync.config import NOWHERE, Settings
 from sync.errors import SyncError
@@ -33,25 +33,26 @@ _HERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 async def check_configuration(settings: Settings, config: Path | None) -> AsyncIterator[Finding]:
     """Where the configuration comes from, and what the daemon would make of it."""
     yield Finding("configuration", True, f"read from {config}" if config else "no file, defaults only")
-    yield _schedule(settings, datetime.now(UTC))
+    for finding in _schedules(settings, datetime.now(UTC)):
+        yield finding
     yield _lease(settings.daemon.lease_s)
     yield _parallel_work(settings)
     yield await _listen(settings.daemon.listen)
 
 
-def _schedule(settings: Settings, now: datetime) -> Finding:
+def _schedules(settings: Settings, now: datetime) -> Iterator[Finding]:
     """When the daemon works, in words."""
-    accounts, daemon = configured_accounts(settings), settings.daemon
-    clouds = {"beddit": settings.beddit, "bace": settings.bace}
-    times = {name: clouds[name].schedule for name in clouds if accounts[name]}
-    times |= {f"{name} retries": clouds[name].retry_schedule for name in clouds if accounts[name]}
-    times["housekeeping"] = daemon.housekeeping_schedule
-    following = {name: next_time(Schedule(text), now) for name, text in times.items()}
-    for name, time in following.items():
-        if time is None:
-            return Finding("schedule", False, f"{name} at {times[name]!r} never comes: correct that schedule")
-    words = (f"{name} {_words(times[name])}, next {_clock(time, now)}" for name, time in following.items())
-    return Finding("schedule", True, "; ".join(words))
+    accounts = configured_accounts(settings)
+    for name, cloud in clouds(settings).items():
+        if accounts[name]:
+            yield _schedule(f"{name} schedule", {"": cloud.schedule, "retries ": cloud.retry_schedule}, now)
+    yield _schedule("housekeeping", {"": settings.daemon.housekeeping_schedule}, now)
+
+
+def _schedule(subject: str, texts: Mapping[str, str], now: datetime) -> Finding:
+    following = {name: next_time(Schedule(text), now) for name, text in texts.items()}
+    words = (f"{name}{_words(texts[name])}, next {_clock(time, now)}" for name, time in following.items())
+    return Finding(subject, True, "; ".join(words))
 
 
 def next_time(schedule: Schedule, now: datetime) -> datetime | None:

@@ -11,7 +11,7 @@ from sync.commands.check.finding import Finding, note
 from sync.config import Settings
 from sync.errors import SyncError
 from sync.storage.inspection import Inspection, inspect
-from sync.storage.migrate import known_versions, newest_version, schema_version
+from sync.storage.migrate import known_versions, may_not_create, newest_version, schema_version
 
 SHOWN: Final = 5
 """Grants that are written out."""
@@ -29,7 +29,8 @@ async def check_database(settings: Settings) -> AsyncIterator[Finding]:
             seen = await inspect(dsn)
             for finding in _server(seen, settings):
                 yield finding
-            yield _privileges(seen)
+            if seen.has_schemas:
+                yield _privileges(seen)
             yield await _schema(dsn, seen)
             for finding in _others(seen):
                 yield finding
@@ -119,11 +120,7 @@ def _no_schema(seen: Inspection) -> Finding:
     if seen.may_create:
         text = "none yet; `nightshift migrate`, or any command that works, creates it"
         return Finding("schema", True, text)
-    text = (
-        f"none yet, and {seen.role!r} may not create it: let the database's owner run `nightshift migrate`, "
-        f'or GRANT CREATE ON DATABASE "{seen.database}" TO "{seen.role}"'
-    )
-    return Finding("schema", False, text, fatal=True)
+    return Finding("schema", False, f"none yet, {may_not_create(seen.role, seen.database)}", fatal=True)
 
 
 def _others(seen: Inspection) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ def _secrets(settings: Settings, config: Path | None, environ: Mapping[str, str]
     secrets = settings.secrets()
     if settings.warehouse.dsn is not None:  # its password is a secret of its own
         secrets -= {settings.warehouse.dsn.get_secret_value()}
-    files = [path for path in _files(config, environ) if _holds(path, secrets)]
+    files = [path for path in dict.fromkeys(_files(config, environ)) if _holds(path, secrets)]
     exposed = [str(path) for path in files if is_exposed(path)]
     if exposed:
         names = " ".join(exposed)

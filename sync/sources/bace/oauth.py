@@ -3,6 +3,8 @@
 A token is kept in a file of the account's, so that a restart does not ask for another one. Because a
 refresh token works once, refreshes are made one after the other, within the process by a lock and among
 processes by a locked file. Whatever goes wrong with a token or its file costs a password grant, no more.
+A stored token is used only with the credentials that it was got with: it would hide for weeks that a new
+password is wrong.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ import os
 import stat
 import tempfile
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
+from dataclasses import asdict, astuple, dataclass, field, replace
+from hashlib import scrypt, sha256
+from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +30,7 @@ import structlog
 from sync.errors import (
     AnswerTooLarge,
     AuthenticationError,
+    ConfigurationError,
     RateLimited,
     RequestRefused,
     RetryableError,
@@ -45,6 +49,8 @@ ENDPOINT = "/oauth2/token"
 _LONGEST_ANSWER = 64 * 1024
 # Where an answer does not say: the vendor's tokens live a day, so that this is no risk.
 _ASSUMED_LIFETIME_S = 3600.0
+# Some 50 ms and 16 MiB for each guess at a password, should the file get into other hands.
+_SALT_BYTES, _WORK, _BLOCKS = 16, 2**14, 8
 # How often 401 may lead to a fresh token: where it is about permission, it comes again however fresh.
 _RENEWALS, _RENEWALS_WITHIN_S = 3, 600.0
 # How long a renewal that failed before it was urgent is left alone.
@@ -102,15 +108,16 @@ class TokenStore:
             name: What its files are called.
             base_url: Where the token is from. A token belongs to host, client and user: after a change of
                 any of them it is not used.
-            account: Whose it is.
+            account: Whose it is. After a change of a secret it is not used either.
         """
+        self._account = account
         self._path = folder / f"{name}.json"
         self._lock = folder / f"{name}.lock"
         whose = json.dumps([base_url, account.client_id, account.username])
         self._owner = sha256(whose.encode()).hexdigest()
 
     def load(self) -> Token | None:
-        """The stored token, if there is one that can be trusted."""
+        """The stored token, if there is one that can be trusted; in a thread, as it computes for a while."""
         try:
             content = _read_private(self._path)
         except FileNotFoundError:
@@ -125,11 +132,15 @@ class TokenStore:
         elif plain.get("owner") != self._owner:
             self._warn("token.ignored", "it belongs to another host, client or user")
             return None
+        elif not self._got_with_same(plain.get("got_with")):
+            self._warn("token.ignored", "it was got with another password or client_secret, or tells none")
+            return None
         return token
 
     def save(self, token: Token) -> None:
-        """Replace the stored token, whole or not at all."""
-        content = json.dumps({"owner": self._owner, "token": asdict(token)})
+        """Replace the stored token, whole or not at all; in a thread, as ``load``."""
+        got_with = self._fingerprint(os.urandom(_SALT_BYTES)).hex()
+        content = json.dumps({"owner": self._owner, "got_with": got_with, "token": asdict(token)})
         try:
             _make_private(self._path.parent)
             _write_private(self._path, content.encode())
@@ -162,8 +173,39 @@ class TokenStore:
             else:
                 return
 
+    def _got_with_same(self, fingerprint: Any) -> bool:
+        """Whether a file's fingerprint is one of the credentials there are; files of old have none."""
+        try:
+            stored = bytes.fromhex(fingerprint)
+        except (TypeError, ValueError):
+            return False
+        return compare_digest(stored, self._fingerprint(stored[:_SALT_BYTES]))
+
+    def _fingerprint(self, salt: bytes) -> bytes:
+        """The salt, and what it makes of all credentials."""
+        credentials = json.dumps(astuple(self._account)).encode()
+        return salt + scrypt(credentials, salt=salt, n=_WORK, r=_BLOCKS, p=1)
+
     def _warn(self, event: str, reason: str) -> None:
         log.warning(event, file=str(self._path), reason=reason)
+
+
+def remove_files(folder: Path, name: str) -> Sequence[Path]:
+    """Remove what a ``TokenStore`` of that name left; the files that went.
+
+    Raises:
+        ConfigurationError: A file cannot be removed.
+    """
+    gone = []
+    for path in (folder / f"{name}.json", folder / f"{name}.lock", *folder.glob(f".{name}.json.*")):
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be removed ({_reason(error)}): do it by hand") from error
+        gone.append(path)
+    return gone
 
 
 class PasswordGrant:
@@ -220,7 +262,7 @@ class PasswordGrant:
         return self._header()
 
     async def renewed(self, rejected: str) -> bool:
-        """Whether there is another token than this one, which was answered with 401.
+        """Whether there is another token than this one, which was answered with 401, or it was given anew.
 
         Raises:
             AuthenticationError: As ``authorization``, and so on.
@@ -230,7 +272,7 @@ class PasswordGrant:
                 return False
             self._rejected = rejected
             await self._once_for_all()
-        return rejected != self._header()
+        return True
 
     def _may_renew(self) -> bool:
         now = self._clock.monotonic()

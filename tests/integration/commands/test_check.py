@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
 import time
 from datetime import UTC, datetime, timedelta
@@ -47,7 +49,9 @@ async def test_all_is_well(on_server):
         listed = findings(await on_server.succeed("check", "--json"))
     assert "FAIL" not in shown.out
     assert all(line["ok"] for line in listed.values())
-    assert {"configuration", "schedule", "parallel work", "listen", "state folder", "disk"} <= set(listed)
+    assert {"configuration", "beddit schedule", "parallel work", "listen", "state folder", "disk"} <= set(
+        listed
+    )
     assert {"database", "schema", "privileges", "connections", "database clock", "processes"} <= set(listed)
     assert {"beddit.user1001", "beddit.user1002", "beddit clock", "bace.lab", "bace clock"} <= set(listed)
     assert len(listed) == len(shown.out.splitlines())
@@ -119,8 +123,39 @@ async def test_an_unreachable_database_is_exit_code_2_and_the_rest_is_tried(nigh
     assert ended.code == 2
     listed = findings(ended)
     assert not listed["database"]["ok"]
+    assert "127.0.0.1:1 refuses the connection: start it" in listed["database"]["text"]
     assert listed["beddit.user1001"]["ok"]
     assert "hunter2secret" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+async def test_nobody_who_reads_is_no_crash(nightshift, json):
+    """`nightshift check | head -0` ends without a traceback: what cannot be told is not tried."""
+    readable, writable = os.pipe()
+    os.close(readable)
+    process = await asyncio.create_subprocess_exec(
+        *nightshift.program,
+        *("check", *json),
+        cwd=nightshift.folder,
+        env=nightshift.environment,
+        stdout=writable,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(writable)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (0, b"")
+
+
+async def test_a_state_folder_that_cannot_be_written_is_told_once(on_server):
+    """The line about it is enough: no event of the log stands between the lines."""
+    on_server.state.write_text("a file, and no folder")
+    async with BaceCloud(Fleet(sessions=1)) as bace:
+        on_server.configure(None, bace=bace)
+        ended = await on_server.run("check", "--json")
+    listed = findings(ended)
+    assert [name for name, line in listed.items() if not line["ok"]] == ["state folder"]
+    assert "Set state_dir to a folder that can be written" in listed["state folder"]["text"]
+    assert ended.err == ""
 
 
 async def test_an_empty_database_is_fine(nightshift, empty_database):
@@ -130,7 +165,7 @@ async def test_an_empty_database_is_fine(nightshift, empty_database):
         nightshift.configure(cloud, 1001)
         listed = findings(await nightshift.succeed("check", "--json"))
     assert "migrate" in listed["schema"]["text"]
-    assert "privileges" not in listed or listed["privileges"]["ok"]
+    assert "privileges" not in listed
 
 
 async def test_a_newer_schema_is_refused_with_the_way_out(on_server, rows, database):
@@ -179,14 +214,14 @@ async def test_schedules_are_told_in_words(on_server):
     async with BedditCloud(STUDY) as cloud:
         on_server.configure(cloud, 1001)
         nightly = {"NIGHTSHIFT_BEDDIT__SCHEDULE": "15 4 * * *"}
-        told = findings(await on_server.succeed("check", "--json", **nightly))["schedule"]["text"]
+        told = findings(await on_server.succeed("check", "--json", **nightly))
         never = await on_server.run("check", "--json", NIGHTSHIFT_BEDDIT__SCHEDULE="0 0 30 2 *")
-    assert told.startswith("beddit at '15 4 * * *', next at ")
-    assert "04:15 UTC; beddit retries every 1h, next at " in told
-    assert "housekeeping at '30 3 * * *'" in told
-    assert "bace" not in told
-    assert never.code == 1
-    assert "beddit at '0 0 30 2 *' never comes" in findings(never)["schedule"]["text"]
+    assert told["beddit schedule"]["text"].startswith("at '15 4 * * *', next at ")
+    assert "04:15 UTC; retries every 1h, next at " in told["beddit schedule"]["text"]
+    assert told["housekeeping"]["text"].startswith("at '30 3 * * *', next at ")
+    assert "bace schedule" not in told
+    assert never.code == 2
+    assert "beddit.schedule" in never.err
 
 
 def test_the_next_time_is_the_schedulers():
@@ -251,7 +286,8 @@ async def test_secrets_that_everybody_can_read_are_named(on_server, folder):
         config.chmod(0o644)
         exposed = findings(await on_server.succeed("check", "--json"))["secrets"]
         token.chmod(0o600)
-        private = findings(await on_server.succeed("check", "--json"))["secrets"]
+        again = {"NIGHTSHIFT_BEDDIT__ACCOUNTS__USER1001__TOKEN_FILE": "./alice.token"}  # is still one file
+        private = findings(await on_server.succeed("check", "--json", **again))["secrets"]
     assert f"chmod o-r {token}" in exposed["text"]
     assert str(config) not in exposed["text"]
     assert exposed["ok"]
@@ -368,6 +404,7 @@ def seen(**facts):
         "role": "me",
         "is_superuser": False,
         "may_create": True,
+        "has_schemas": True,
         "lacking": (),
         "connections": 97,
         "strangers": (),
@@ -432,6 +469,7 @@ async def test_a_vendor_that_is_away_is_not_asked_a_thousand_times(on_server):
     assert ended.code == 1
     listed = findings(ended)
     assert [name for name in listed if name.startswith("beddit")] == [
+        "beddit schedule",
         "beddit.user1001",
         "beddit.user1002",
         "beddit",

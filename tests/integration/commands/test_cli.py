@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -38,6 +39,14 @@ def test_help_names_every_command_and_explains_the_exit_codes(call):
         assert re.search(rf"│ {command} +[A-Z]", text), command
     for promise in ("0 all done", "1 something failed", "2 the configuration", "130", "143", "demo"):
         assert promise in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_ask_for_no_value(command):
+    """In the help, an option that is on or off is followed by its sentence, not by the name of a type."""
+    for parameter in get_command(app).commands[command].params:
+        if getattr(parameter, "is_flag", False):
+            assert parameter.metavar == "", parameter.name
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -163,7 +172,10 @@ def test_the_example_is_a_configuration(call, folder):
     (folder / "nightshift.toml").write_text(call("config", "--example").out)
     assert without.code == 0
     assert "[beddit]" in without.out
-    assert call("config").out == without.out
+    described = call("config").out
+    assert described.splitlines()[1:] == without.out.splitlines()[1:]
+    assert without.out.startswith("# from no file and 1 variable\n")
+    assert described.startswith("# from nightshift.toml and 1 variable\n")
 
 
 def test_config_shows_no_secret(call):
@@ -414,3 +426,18 @@ async def test_logs_are_json_lines_without_a_terminal(on_server):
     events = [json.loads(line) for line in ended.err.splitlines()]
     assert {event["event"] for event in events} == {"run.finished"}
     assert [line["records"] for line in ended.lines] == [{"night": 2}]
+
+
+async def test_root_leaves_nothing_in_the_folder_of_another_user(nightshift, not_tested):
+    """A work command of root beside a service that runs as somebody else says whom to be."""
+    if os.geteuid() != 0:
+        not_tested("root beside a service", "only root can try it")
+    nightshift.configure(None)
+    nightshift.state.mkdir(parents=True, exist_ok=True)
+    os.chown(nightshift.state, 12345, 12345)
+    with_account = "[beddit.accounts.a]\nuser_id = 1\ntoken = 't0ken'\n"
+    (nightshift.folder / "nightshift.toml").write_text(with_account)
+    ended = await nightshift.run("once")
+    assert ended.code == 2
+    assert "belongs to user 12345" in ended.err
+    assert list(nightshift.state.iterdir()) == []

@@ -11,8 +11,10 @@ import stat
 
 import pytest
 
+from sync.app import clouds
 from sync.commands.emulate import Switches, parse_switches
 from sync.commands.emulated import lively_fleet
+from sync.config import load
 from sync.emulators.bace import Behaviour as BaceBehaviour
 from sync.emulators.bace import OddValues
 from sync.emulators.beddit import Behaviour, Order
@@ -34,13 +36,15 @@ async def serve(nightshift, *arguments, **variables):
 async def test_the_printed_commands_work_and_ctrl_c_ends_it(nightshift):
     """What it says can be pasted; its configuration is private; Ctrl-C ends it with a sentence."""
     process, commands, _ = await serve(nightshift, "--nights", "1", "--sessions", "4")
-    assert [words[-1] for words in commands] == ["check", "once", "status"]
+    assert [words[-1] for words in commands] == ["check", "run", "once", "status"]
     config = nightshift.state / "emulated" / "nightshift.toml"
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
+    assert [cloud.schedule for cloud in clouds(load(config, {})).values()] == ["30s", "30s"]
     for words in commands:
         assert words[:3] == ["env", "-u", "NIGHTSHIFT_STATE_DIR"]
         assert words[3:6] == nightshift.program
-        await nightshift.succeed(*words[6:], NIGHTSHIFT_STATE_DIR="")
+        if words[-1] != "run":
+            await nightshift.succeed(*words[6:], NIGHTSHIFT_STATE_DIR="")
     count = (
         "COPY (SELECT (SELECT count(*) FROM beddit.sessions), count(*) FILTER (WHERE status = 'complete'), "
         "count(*) FILTER (WHERE status = 'open') > 0 FROM bace.data_sessions) TO STDOUT"

@@ -27,9 +27,9 @@ def health_check() -> list[str]:
     return [sys.executable, *arguments]
 
 
-async def ask(port: int) -> int:
-    """Run the health check on a port; return its exit code."""
-    nowhere = {"http_proxy": "http://127.0.0.1:1", "NIGHTSHIFT_DAEMON__LISTEN": f"0.0.0.0:{port}"}
+async def ask(listen: str) -> int:
+    """Run the health check of a daemon that listens there; return its exit code."""
+    nowhere = {"http_proxy": "http://127.0.0.1:1", "NIGHTSHIFT_DAEMON__LISTEN": listen}
     process = await asyncio.create_subprocess_exec(
         *health_check(), env=os.environ | nowhere, stderr=asyncio.subprocess.DEVNULL
     )
@@ -37,7 +37,7 @@ async def ask(port: int) -> int:
 
 
 @asynccontextmanager
-async def answering(status: bytes) -> AsyncIterator[int]:
+async def answering(status: bytes, host: str = "127.0.0.1") -> AsyncIterator[int]:
     """Answer every request for /healthz with a status, and others with 404; the value is the port."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,7 +47,7 @@ async def answering(status: bytes) -> AsyncIterator[int]:
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, host, 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
 
@@ -56,14 +56,26 @@ async def answering(status: bytes) -> AsyncIterator[int]:
 async def test_the_health_check_says_what_healthz_says(status, code):
     """It asks this machine, on the port of NIGHTSHIFT_DAEMON__LISTEN, and no proxy."""
     async with answering(status) as port:
-        assert await ask(port) == code
+        assert await ask(f"0.0.0.0:{port}") == code
+
+
+async def test_the_health_check_asks_where_the_daemon_listens():
+    """An address of its own is asked there, and nowhere else."""
+    async with answering(HEALTHY, "127.0.0.2") as port:
+        assert await ask(f"127.0.0.2:{port}") == 0
+        assert await ask(f"127.0.0.1:{port}") == 1
+
+
+async def test_a_daemon_that_listens_nowhere_is_healthy_while_it_runs():
+    """There is nobody to ask, and no reason to restart it."""
+    assert await ask("off") == 0
 
 
 async def test_the_health_check_fails_where_nobody_listens():
     """A daemon that is not there is not healthy."""
     async with answering(HEALTHY) as port:
         pass
-    assert await ask(port) == 1
+    assert await ask(f"0.0.0.0:{port}") == 1
 
 
 def test_the_image_is_built_from_what_the_context_holds():

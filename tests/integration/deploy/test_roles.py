@@ -19,6 +19,7 @@ import pytest
 from sync.emulators.bace import BaceCloud, Fleet
 from sync.emulators.beddit import BedditCloud, Study
 from sync.storage.embedded import EmbeddedPostgres, psql_path
+from sync.storage.embedded.binaries import Binaries
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "config" / "postgresql" / "role.sql"
@@ -66,7 +67,9 @@ class Cluster:
         """A role's DSN, without the password."""
         parts = urlsplit(self.admin)
         host = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=f"{quote(self.name(role))}@{host}", path=f"/{self.database}").geturl()
+        return parts._replace(
+            netloc=f"{quote(self.name(role))}@{host}", path=f"/{quote(self.database)}"
+        ).geturl()
 
     async def connect(self, role: str) -> asyncpg.Connection:
         """Connect as a role."""
@@ -263,6 +266,31 @@ async def test_the_script_can_be_repeated_and_comes_late(warehouse, folder):
     await admin.close()
 
 
+@pytest.mark.parametrize("role", ["owner", "worker", "reader"])
+async def test_whoever_reads_may_make_a_backup(warehouse, role):
+    """pg_dump works as each role; it reads sequences too, those of identity columns not left out."""
+    program = Binaries.of_wheel().program("pg_dump")  # as new as any server that is tested
+    done = subprocess.run(  # noqa: S603, ASYNC221
+        [program, "--format=plain", "--file=/dev/null", f"--dbname={warehouse.address(role)}"],
+        env=os.environ | {"PGPASSWORD": warehouse.password(role)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+async def test_who_may_not_change_the_schema_is_told_who_may(warehouse, folder):
+    """The worker that tries to migrate is told whose work that is."""
+    owner = await warehouse.connect("owner")
+    await owner.execute("UPDATE sync.alembic_version SET version_num = '0002'")
+    await owner.close()
+    code, said = await warehouse.nightshift("worker", "migrate", state=folder)
+    assert code == 2, said
+    assert "may not change it: let the database's owner run `nightshift migrate`" in said
+
+
 async def test_another_owner_is_refused(warehouse):
     """Given the wrong owner, whose later tables nobody could read, the script says so and does nothing."""
     done = warehouse.script(owner="somebody else")
@@ -279,4 +307,4 @@ async def test_the_worker_cannot_begin_a_warehouse(cluster, folder):
     async with emulated() as clouds:
         code, said = await cluster.nightshift("worker", "once", state=folder, **clouds)
     assert code == 2, said
-    assert "permission denied" in said
+    assert "may not create it: let the database's owner run `nightshift migrate`" in said
