@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from sync.config import Cloud, Settings
 from sync.engine.keeper import Permits, keep
 from sync.engine.runner import Engine
 from sync.engine.troubles import Troubles
-from sync.errors import ConfigurationError, SyncError
+from sync.errors import AccountForgotten, ConfigurationError, SyncError
 from sync.model import RunOutcome, Task
 from sync.observe.logging import Redactor
 from sync.observe.metrics import Metrics
@@ -34,11 +35,13 @@ from sync.sources.beddit.source import BedditSource
 from sync.sources.beddit.spool import sweep
 from sync.storage.database import Pool, open_pool
 from sync.storage.embedded import EmbeddedPostgres
+from sync.storage.forgetting import PostgresForgetting, by_name
 from sync.storage.leases import PostgresLeases
 from sync.storage.ledger import PostgresLedger
 from sync.storage.migrate import ensure_schema
 from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
+from sync.storage.triage import PostgresTriage
 from sync.storage.workers import NAME, PostgresWorker
 from sync.transport import UNMETERED, HostGates, Limits, Meter
 
@@ -47,7 +50,10 @@ set_on_retry_hooks(())
 
 USER_AGENT = f"nightshift/{version('nightshift')}"
 
-LEAVE_TIMEOUT_S = 5.0
+EMBEDDED_PATIENCE = timedelta(seconds=10)
+"""How long an embedded server that was ended may be away; longer than it takes to restart by itself."""
+
+LEAVE_TIMEOUT_S = 3.0
 """How long a process tries to say that it leaves."""
 
 PATIENCE = 2
@@ -68,7 +74,12 @@ class App:
         worker: Who we are among those that share the warehouse.
         lease: After a silence of that length we are nobody.
         spool: Where blobs wait while they are being downloaded.
+        patience: How long the warehouse may be away before it has to be opened anew.
         watch: Opens a look at the warehouse that waits for no work: a connection of its own.
+        permits: Lets a command hold an account.
+        triage: What people do about rejects.
+        forgetting: Removes persons.
+        known_as: By source and account, what it is recognised by once it was forgotten.
     """
 
     warehouse: PostgresWarehouse
@@ -78,7 +89,16 @@ class App:
     worker: PostgresWorker
     lease: timedelta
     spool: Path
+    patience: timedelta
     watch: Callable[[], AbstractAsyncContextManager[PostgresWarehouse]]
+    permits: Permits
+    triage: PostgresTriage
+    forgetting: PostgresForgetting
+    known_as: Mapping[str, Mapping[str, Sequence[str]]]
+
+    async def refused(self, source: str) -> Mapping[str, AccountForgotten]:
+        """The configured accounts of a source that were forgotten and are not read, each with a sentence."""
+        return await _refused(self.forgetting, source, self.known_as[source])
 
     async def run(
         self, task: Task, *, source: str | None = None, account: str | None = None
@@ -90,7 +110,7 @@ class App:
         """
         known = {name: vendor.accounts for name, vendor in self.sources.items()}
         chosen = choose(known, source, account)
-        async with self._kept():
+        async with self.kept():
             outcomes = await asyncio.gather(
                 *(self.engine.run(self.sources[name], task, accounts) for name, accounts in chosen.items())
             )
@@ -98,7 +118,14 @@ class App:
 
     async def keep(self, freed: Callable[[], None] = lambda: None) -> NoReturn:
         """Stay among the living; see ``sync.engine.keeper``."""
-        await keep(self.worker, self.lease, self.engine.troubles, freed)
+        await keep(
+            self.worker,
+            self.lease,
+            self.engine.troubles,
+            freed=freed,
+            unanswered=self.warehouse.forget_connections,
+            patience=self.patience,
+        )
 
     async def keep_house(self) -> None:
         """Add up old runs, and remove what killed processes left in the spool folder."""
@@ -106,7 +133,7 @@ class App:
         await asyncio.to_thread(sweep, self.spool)
 
     @asynccontextmanager
-    async def _kept(self) -> AsyncIterator[None]:
+    async def kept(self) -> AsyncIterator[None]:
         """Stay among the living meanwhile. Should others take over, each commit finds that out by itself."""
         keeper = asyncio.create_task(self.keep(), name="keeper")
         try:
@@ -121,6 +148,40 @@ class App:
 def configured_accounts(settings: Settings) -> Mapping[str, Sequence[str]]:
     """The accounts of each source."""
     return {BEDDIT: tuple(settings.beddit.accounts), BACE: tuple(settings.bace.accounts)}
+
+
+def known_as(settings: Settings) -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """What each account is recognised by, by source: its name, and what the vendor calls the person."""
+    return {
+        BEDDIT: {
+            name: (by_name(name), by_user(account.user_id))
+            for name, account in settings.beddit.accounts.items()
+        },
+        BACE: {
+            name: (by_name(name), f"username {account.username}")
+            for name, account in settings.bace.accounts.items()
+        },
+    }
+
+
+def by_user(user_id: int) -> str:
+    """What a Beddit account is recognised by, whatever its name."""
+    return f"user {user_id}"
+
+
+async def _refused(
+    forgetting: PostgresForgetting, source: str, known: Mapping[str, Sequence[str]]
+) -> Mapping[str, AccountForgotten]:
+    found = await forgetting.forgotten(source, known)
+    return {
+        account: AccountForgotten(
+            f"account {account} of {source} was forgotten on {row.since:%Y-%m-%d} and is not read: take it "
+            "out of the configuration. To allow it again, or if it is another person's, remove what "
+            "recognises it: "
+            f'`nightshift sql "{row.undo}"`'
+        )
+        for account, row in found.items()
+    }
 
 
 def clouds(settings: Settings) -> Mapping[str, Cloud]:
@@ -202,6 +263,7 @@ async def open_app(
         ConfigurationError: The database cannot be used: its address, its rights, or its schema's version.
         StorageUnavailable: It cannot be reached.
     """
+    _refuse_foreign_folder(settings.state_dir)
     lease = timedelta(seconds=settings.daemon.lease_s)
     async with AsyncExitStack() as stack:
         dsn = await _open_database(settings, stack, create=True)
@@ -210,12 +272,22 @@ async def open_app(
         warehouse, leases = PostgresWarehouse(pool), PostgresLeases(pool, worker.number)
         sources = await stack.enter_async_context(open_sources(settings, warehouse, metrics))
         sink = PostgresSink(pool)
+        permits = Permits(leases, PATIENCE * lease)
+        forgetting, names = PostgresForgetting(pool, worker.number), known_as(settings)
+
+        @asynccontextmanager
+        async def permit(source: str, account: str) -> AsyncIterator[None]:
+            if error := (await _refused(forgetting, source, names[source])).get(account):
+                raise error
+            async with permits.hold(source, account):
+                yield
+
         engine = Engine(
             sink=sink if metrics is None else metrics.timed(sink),
             ledger=PostgresLedger(pool, worker.number),
             observer=observer,
             redact=redactor.redact,
-            permit=Permits(leases, PATIENCE * lease).hold,
+            permit=permit,
             troubles=troubles or Troubles(),
             parallel_accounts=settings.engine.parallel_accounts,
             parallel_units=settings.engine.parallel_units,
@@ -227,7 +299,41 @@ async def open_app(
                 yield PostgresWarehouse(connection)
 
         named = {source.name: source for source in sources}
-        yield App(warehouse, engine, named, leases, worker, lease, spool_folder(settings), watch)
+        is_embedded = settings.warehouse.dsn is None  # then it is for us to start it again
+        patience = EMBEDDED_PATIENCE if is_embedded else timedelta.max
+        yield App(
+            warehouse,
+            engine,
+            named,
+            leases,
+            worker,
+            lease,
+            spool_folder(settings),
+            patience,
+            watch,
+            permits,
+            PostgresTriage(pool),
+            forgetting,
+            names,
+        )
+
+
+def _refuse_foreign_folder(folder: Path) -> None:
+    """Keep root from leaving tokens and blobs where another user works who could not read them.
+
+    Raises:
+        ConfigurationError: Root works in a folder that belongs to another user.
+    """
+    if os.geteuid() != 0 or not folder.exists() or folder.stat().st_uid == 0:
+        return
+    try:
+        owner = folder.owner()
+    except KeyError:  # in a container, perhaps
+        owner = f"user {folder.stat().st_uid}"
+    raise ConfigurationError(
+        f"{folder} belongs to {owner}, who could not read what root leaves there: "
+        f"work as {owner} (`runuser -u {owner} -- nightshift ...`)"
+    )
 
 
 @asynccontextmanager
@@ -275,6 +381,22 @@ async def open_warehouse(settings: Settings) -> AsyncIterator[PostgresWarehouse]
     async with AsyncExitStack() as stack:
         dsn = await _open_database(settings, stack, create=False)
         yield PostgresWarehouse(await stack.enter_async_context(_pool(settings, dsn)))
+
+
+@asynccontextmanager
+async def open_triage(settings: Settings) -> AsyncIterator[PostgresTriage]:
+    """Open the warehouse's rejects; raises as ``open_warehouse``."""
+    async with AsyncExitStack() as stack:
+        dsn = await _open_database(settings, stack, create=False)
+        yield PostgresTriage(await stack.enter_async_context(_pool(settings, dsn)))
+
+
+@asynccontextmanager
+async def open_forgetting(settings: Settings) -> AsyncIterator[PostgresForgetting]:
+    """Open the warehouse to see what there is of a person; raises as ``open_warehouse``."""
+    async with AsyncExitStack() as stack:
+        dsn = await _open_database(settings, stack, create=False)
+        yield PostgresForgetting(await stack.enter_async_context(_pool(settings, dsn)))
 
 
 async def _open_database(settings: Settings, stack: AsyncExitStack, *, create: bool) -> str:

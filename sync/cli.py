@@ -12,12 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TextIO, TypeVar, cast
+from typing import Annotated, Any, Final, NoReturn, TextIO, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -40,18 +40,38 @@ from sync.app import (
 from sync.commands.archive import load_archive
 from sync.commands.bace import STANDARD_OUTPUT
 from sync.commands.bace import download_csv as download
+from sync.commands.check import Finding
 from sync.commands.check import check as run_checks
 from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, show_demo, workplace
 from sync.commands.emulate import Ports, list_switches
 from sync.commands.emulate import emulate as serve_emulated
 from sync.commands.emulated import CONFIG, command_using, this_program
+from sync.commands.forget import find_person, forget_person, plain_found, show_found, show_gone
+from sync.commands.rejects import (
+    Choice,
+    find_rejects,
+    retry_rejects,
+    settle_reject,
+    show_reject,
+    show_rejects,
+    show_retried,
+)
+from sync.commands.verify import verify as verify_accounts
 from sync.daemon import Service
 from sync.emulators.beddit import Study
 from sync.errors import ConfigurationError, StorageUnavailable, SyncError
 from sync.model import RunOutcome, Task
 from sync.observe import logging
 from sync.observe.display import Counts, plural, shows_bars, watching
-from sync.observe.tables import plain, plain_outcome, show_outcomes, show_status
+from sync.observe.tables import (
+    plain,
+    plain_difference,
+    plain_outcome,
+    show_differences,
+    show_outcomes,
+    show_status,
+    show_verified,
+)
 from sync.storage.embedded import run_psql
 from sync.storage.migrate import migrate as migrate_database
 from sync.storage.migrate import newest_version, schema_version
@@ -99,7 +119,18 @@ bace = typer.Typer(
 )
 app.add_typer(bace)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON lines instead of tables.")]
+FLAG: Final = ""
+"""What stands in the help for the value of an option that takes none."""
+
+rejects = typer.Typer(
+    name="rejects",
+    help="Look at the items that could not become rows; have them read again, or declare them settled.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(rejects)
+
+Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON lines instead of tables.")]
 _TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]
 SourceName = Annotated[
     str | None, typer.Option("--source", metavar="S", help="Only this source: beddit or bace.")
@@ -107,6 +138,10 @@ SourceName = Annotated[
 AccountName = Annotated[
     str | None,
     typer.Option("--account", metavar="A", help="Only this account, by its name in the configuration."),
+]
+
+ItemKey = Annotated[
+    str, typer.Argument(metavar="ITEM_KEY", help="What was rejected, as `rejects list` names it.")
 ]
 
 
@@ -126,9 +161,16 @@ class _Session:
     def settings(self) -> config.Settings:
         return config.load(self.path, os.environ)
 
-    def logging(self, settings: config.Settings, *, bars: bool = False) -> logging.Redactor:
-        """Set up the log. Beside bars only what needs attention is logged, unless debugging was asked for."""
-        level = "warning" if bars and settings.log.level == "info" else settings.log.level
+    def logging(
+        self, settings: config.Settings, *, bars: bool = False, findings: bool = False
+    ) -> logging.Redactor:
+        """Set up the log. Beside bars only what needs attention is logged, beside findings only defects.
+
+        Who asked for debugging gets everything.
+        """
+        level = settings.log.level
+        if level != "debug" and (findings or (bars and level == "info")):
+            level = "error" if findings else "warning"
         stream = cast("TextIO", _StandardError())
         return logging.configure(level, settings.log.format, settings.secrets(), stream)
 
@@ -154,7 +196,10 @@ def options(
         ),
     ] = None,
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", metavar=FLAG, is_eager=True, callback=_show_version, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Remember the options that stand before the command."""
@@ -164,7 +209,10 @@ def options(
 @app.command()
 def demo(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the warehouse, so that `nightshift sql` can look at it.")
+        bool,
+        typer.Option(
+            "--keep", metavar=FLAG, help="Keep the warehouse, so that `nightshift sql` can look at it."
+        ),
     ] = False,
     nights: Annotated[
         int, typer.Option("--nights", min=1, max=400, help="Nights of each of the two Beddit sleepers.")
@@ -221,22 +269,20 @@ def migrate() -> None:
 def check(json: Json = False) -> None:
     """Try configuration, database and credentials; say ok or what to do, line by line."""
     settings = _session.settings()
-    _session.logging(settings, bars=True)
+    _session.logging(settings, findings=True)
     source = config.find(_session.path, os.environ)
     worst = DONE
 
     async def work() -> None:
         nonlocal worst
-        async for finding in run_checks(settings, source):
-            worst = max(worst, DONE if finding.ok else MISCONFIGURED if finding.fatal else FAILED)
-            if json:
-                found = {"subject": finding.subject, "ok": finding.ok, "note": finding.note}
-                _print_json({**found, "text": finding.text})
-            else:
-                mark = "[red]FAIL[/]"
-                if finding.ok:
-                    mark = "[yellow]note[/]" if finding.note else "[green]ok  [/]"
-                _out.print(f"{mark} [bold]{finding.subject:<16}[/] {plain(finding.text)}")
+        async with aclosing(run_checks(settings, source)) as findings:
+            async for finding in findings:
+                worst = max(worst, DONE if finding.ok else MISCONFIGURED if finding.fatal else FAILED)
+                try:
+                    _show_finding(finding, json=json)
+                except (BrokenPipeError, SystemExit):  # rich makes the one of the other
+                    _show_nothing_more()
+                    return
 
     _run(work())
     raise typer.Exit(worst)
@@ -244,13 +290,15 @@ def check(json: Json = False) -> None:
 
 @app.command("config")
 def show_config(
-    example: Annotated[bool, typer.Option("--example", help="The commented example file instead.")] = False,
+    example: Annotated[
+        bool, typer.Option("--example", metavar=FLAG, help="The commented example file instead.")
+    ] = False,
 ) -> None:
     """Print the effective configuration, secrets hidden, or an example to start from.
 
     `nightshift config --example > nightshift.toml` is a good beginning.
     """
-    text = config.example_text() if example else config.describe(_session.settings())
+    text = config.example_text() if example else _origin() + config.describe(_session.settings())
     typer.echo(text.rstrip())
 
 
@@ -284,7 +332,9 @@ def backfill(
     reload: Annotated[
         bool,
         typer.Option(
-            "--reload", help="Read again what was read before; stored rows only change if the source did."
+            "--reload",
+            metavar=FLAG,
+            help="Read again what was read before; stored rows only change if the source did.",
         ),
     ] = False,
     archive: Annotated[
@@ -315,6 +365,57 @@ def backfill(
         return
     task = Task("backfill", since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC), reload)
     _work(task, source, account, json=json)
+
+
+@app.command()
+def verify(
+    source: SourceName = None,
+    account: AccountName = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option("--from", metavar="T", help="Only sessions that began then or later.", formats=_TIMES),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option("--to", metavar="T", help="Only sessions that began before.", formats=_TIMES),
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Read again what differs, and nothing else.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare the sources with the warehouse; exit with 1 if anything differs.
+
+    Of Beddit every night is listed once more; of raw signals only the length is asked for. Of BACE the list
+    of sessions is compared, and days of many sessions at once; what differs is looked at more closely, down
+    to the rows. What has come since the last `once` is no difference.
+
+    What the source holds no longer stays, and is marked. Differences are kept in sync.differences until a
+    repair or a later verification ends them. Interrupt it whenever you like: it goes on where it stopped.
+    """
+    if since is not None and until is not None and since >= until:
+        raise typer.BadParameter("--from has to be before --to")
+    settings = _session.settings()
+    choose(configured_accounts(settings), source, account)  # before a warehouse is made for nothing
+    redactor = _session.logging(settings, bars=shows_bars(_err))
+    task = Task(
+        "verify",
+        since and since.replace(tzinfo=UTC),
+        until and until.replace(tzinfo=UTC),
+        repair=repair,
+    )
+    with watching(_err) as counts:
+        verdict = _run(verify_accounts(settings, task, redactor, counts, source=source, account=account))
+    accounts = [verdict.plain(outcome, redactor.redact) for outcome in verdict.outcomes]
+    if json:
+        for row in verdict.differences:
+            _print_json(plain_difference(row))
+        for row in accounts:
+            _print_json(row)
+    else:
+        show_differences(_out, verdict.differences)
+        show_verified(_out, accounts)
+    raise typer.Exit(DONE if verdict.is_equal else FAILED)
 
 
 @app.command("run")
@@ -441,7 +542,9 @@ def download_csv(
             show_default="SESSION.csv",
         ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is already there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", metavar=FLAG, help="Replace a file that is already there.")
+    ] = False,
 ) -> None:
     """Download a data session as the vendor's own CSV file.
 
@@ -453,14 +556,163 @@ def download_csv(
     work = download(settings, session, account=account, output=output, force=force)
     try:
         done = _run(work, farewell="no file was written")
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _show_nothing_more()
         raise typer.Exit(DONE) from None
     if done.path != STANDARD_OUTPUT:
         _out.print(f"{plain(str(done.path))}: {done.size:,} bytes, seen by account {done.account}")
 
 
+@rejects.command("list")
+def list_rejects(
+    source: SourceName = None,
+    account: AccountName = None,
+    closed: Annotated[
+        bool,
+        typer.Option(
+            "--all", metavar=FLAG, help="Those as well that are resolved, by a reading or by a person."
+        ),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the open rejects: how many there are of each reason, then each of them."""
+    settings = _existing_warehouse()
+    _session.logging(settings, bars=True)
+    found = _run(find_rejects(settings, Choice(source=source, account=account, closed=closed)))
+    if json:
+        for reject in found:
+            _print_json(reject.plain())
+    else:
+        show_rejects(_out, found)
+
+
+@rejects.command("show")
+def show_one_reject(
+    item: ItemKey, source: SourceName = None, account: AccountName = None, json: Json = False
+) -> None:
+    """Show a reject with its reason, what exactly was rejected, and how often it was seen, and when."""
+    settings = _existing_warehouse()
+    _session.logging(settings, bars=True)
+    for reject in _run(find_rejects(settings, Choice(source=source, account=account, item_key=item))):
+        if json:
+            _print_json(reject.plain())
+        else:
+            show_reject(_out, reject)
+
+
+@rejects.command("retry")
+def retry(
+    item: Annotated[
+        str | None, typer.Argument(metavar="[ITEM_KEY]", help="This one; without it, all that are open.")
+    ] = None,
+    source: SourceName = None,
+    account: AccountName = None,
+    json: Json = False,
+) -> None:
+    """Read the records of open rejects again, now. The daemon does so by itself, ever more rarely.
+
+    Exit code 1 if one is still open afterwards, or could not be tried; it says which, and why.
+    """
+    settings = _session.settings()
+    choice = Choice(source=source, account=account, item_key=item)
+    redactor = _session.logging(settings, bars=shows_bars(_err))
+    with watching(_err) as counts:
+        retried = _run(retry_rejects(settings, choice, redactor, counts))
+    if json:
+        for line in retried.plain():
+            _print_json(line)
+    else:
+        show_retried(_out, retried, redactor)
+    raise typer.Exit(DONE if retried.is_well else FAILED)
+
+
+@rejects.command("resolve")
+def resolve(
+    item: ItemKey,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Why it is settled; it is kept.")],
+    source: SourceName = None,
+    account: AccountName = None,
+) -> None:
+    """Declare a reject settled. It opens again, with its note, when the source sends it again."""
+    settings = _session.settings()
+    _session.logging(settings, bars=True)
+    if not note.strip():
+        raise typer.BadParameter("--note has to say why")
+    choice = Choice(source=source, account=account, item_key=item)
+    settled = _run(settle_reject(settings, choice, note))
+    _out.print(f"{plain(settled.item_key)} of {settled.source}/{settled.account} is settled")
+
+
+@app.command()
+def forget(
+    source: Annotated[str, typer.Option("--source", metavar="S", help="The account's source.")],
+    account: Annotated[
+        str,
+        typer.Option(
+            "--account", metavar="A", help="Its name in the configuration; of Beddit also the user's id."
+        ),
+    ],
+    user_id: Annotated[
+        int | None,
+        typer.Option(
+            "--user-id", metavar="N", help="Whose nights a Beddit account read that is configured no longer."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", metavar=FLAG, help="Do not ask: for scripts.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove one person's data from every table, for good, and never read the account again.
+
+    For withdrawn consent. It shows what will go, and asks for the account's name before anything does.
+    Interrupted, it goes on when it is repeated. What other accounts see of BACE, too, stays. Nothing else in
+    nightshift deletes.
+    """
+    settings = _session.settings()
+    redactor = _session.logging(settings)
+    if not _has_warehouse(settings):
+        _fail(MISCONFIGURED, f"there is no warehouse in {settings.state_dir}: nothing is stored")
+    found = _run(find_person(settings, source, account, user_id))
+    if json:
+        _print_json(plain_found(found))
+    else:
+        show_found(_out, found)
+    if not yes:
+        _ask_for(account)
+    farewell = "what was removed is gone; the same command removes the rest, and until then nobody reads it"
+    gone = _run(forget_person(settings, redactor, found.person), farewell=farewell)
+    if json:
+        _print_json({"removed": gone.rows, "files": list(map(str, gone.files)), "undo": gone.undo})
+    else:
+        show_gone(_out, gone)
+
+
 # --- what the commands share -----------------------------------------------------------------------
+
+
+def _origin() -> str:
+    """Where the configuration comes from, as its first line."""
+    file = config.find(_session.path, os.environ)
+    count = sum(
+        name.upper().startswith(config.PREFIX) and name not in config.OTHER_VARIABLES and bool(value)
+        for name, value in os.environ.items()
+    )
+    return f"# from {file or 'no file'} and {count} {plural('variable', count)}\n"
+
+
+def _show_finding(finding: Finding, *, json: bool) -> None:
+    if json:
+        found = {"subject": finding.subject, "ok": finding.ok, "note": finding.note}
+        _print_json({**found, "text": finding.text})
+        return
+    mark = "[red]FAIL[/]"
+    if finding.ok:
+        mark = "[yellow]note[/]" if finding.note else "[green]ok  [/]"
+    _out.print(f"{mark} [bold]{finding.subject:<16}[/] {plain(finding.text)}")
+
+
+def _show_nothing_more() -> None:
+    """Whoever read our output has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _work(task: Task, source: str | None, account: str | None, *, json: bool) -> None:
@@ -515,13 +767,22 @@ def _existing_warehouse() -> config.Settings:
         if kept is None:
             _fail(
                 MISCONFIGURED,
-                f"there is no warehouse in {settings.state_dir} yet: `nightshift once` makes one, "
+                f"there is no warehouse in {settings.state_dir} yet: `nightshift run` makes one, "
                 "and so does `nightshift demo --keep`",
             )
         folder = plain(str(kept.parent))
         _err.print(f"[dim]There is no warehouse of your own yet; this is the demo's ({folder}).[/]")
         return config.load(kept, {})
     return settings
+
+
+def _ask_for(account: str) -> None:
+    """Go on only if a person at a terminal types the account's name."""
+    if not sys.stdin.isatty():
+        _fail(MISCONFIGURED, "nothing was removed: there is no terminal to ask at, and --yes was not given")
+    typed = typer.prompt(f"Type {account} to remove it", default="", show_default=False, err=True)
+    if typed.strip() != account:
+        _fail(FAILED, "nothing was removed")
 
 
 def _has_warehouse(settings: config.Settings) -> bool:
@@ -567,10 +828,8 @@ def _explained() -> Iterator[None]:
     """Turn what can go wrong into a sentence and an exit code."""
     try:
         yield
-    except ConfigurationError as error:
+    except (ConfigurationError, StorageUnavailable) as error:
         _fail(MISCONFIGURED, str(error))
-    except StorageUnavailable as error:
-        _fail(MISCONFIGURED, f"{error}. Check warehouse.dsn and that PostgreSQL is running")
     except SyncError as error:
         _fail(FAILED, str(error))
     except KeyboardInterrupt:

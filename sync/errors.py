@@ -5,6 +5,7 @@
     SyncError
     ├── ConfigurationError         stop at start-up, exit code 2: the person changes something
     ├── AuthenticationError        stop this account and ask for a person; the others go on
+    ├── AccountForgotten           a person's data was removed, and is not read again; the others go on
     ├── AccountBusy                another process works on this account: leave it to that one
     ├── LeaseLost                  another process took over this account: stop, store nothing more
     ├── RetryableError             wait and try again; may say how long
@@ -38,6 +39,10 @@ class ConfigurationError(SyncError):
 
 class AuthenticationError(SyncError):
     """The vendor refused an account's credentials; retrying cannot help."""
+
+
+class AccountForgotten(SyncError):
+    """An account's data was removed by ``nightshift forget``: it is not read again."""
 
 
 class AccountBusy(SyncError):

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, Protocol
 
-from sync.model import Batch, RunOutcome, StreamKey, StreamState, Tally, Task, Traffic
+from sync.model import Batch, Fault, Record, RunOutcome, StreamKey, StreamState, Tally, Task, Traffic
 
 
 class Unit(Protocol):
@@ -87,6 +87,14 @@ class Warehouse(Protocol):
     async def fetch(self, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
         """Rows of a query over the source's own tables."""
 
+    async def compare(
+        self, records: Sequence[Record], *, columns: Sequence[str] | None = None
+    ) -> Mapping[str, Fault]:
+        """How the stored versions of records of one kind differ from these, by label; equal ones left out.
+
+        With ``columns`` the records are known by these alone, and nothing else is looked at.
+        """
+
 
 class Ledger(Protocol):
     """The record of what was done, for people to read in SQL."""
@@ -130,8 +138,16 @@ class Leases(Protocol):
     ) -> AbstractSet[str]:
         """Take what is free and due of these; without a cycle, all that is free."""
 
-    async def release(self, source: str, account: str, *, done: bool, failed: bool | None = None) -> None:
-        """Give an account back; where the work is not done, it is due again at once."""
+    async def release(
+        self,
+        source: str,
+        account: str,
+        *,
+        done: bool,
+        failed: bool | None = None,
+        retry: bool = False,
+    ) -> None:
+        """Give an account back; where the work is not done, it is due again at once, or soon (``retry``)."""
 
     async def holder(self, source: str, account: str) -> str | None:
         """Who works on an account, for a person to read."""

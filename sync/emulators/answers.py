@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import random
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from multidict import MultiMapping
 
-from sync.emulators.faults import Fault
+from sync.emulators.faults import Disorder, Fault
 
 PIECE: Final = 64 * 1024
 """How many bytes are written at once."""
@@ -102,6 +104,8 @@ async def send(
     if answer.hang_up or fault.reset:
         _close(request, reset=fault.reset)
         return response
+    if fault.disorder is not None:
+        answer = await _disordered(answer, fault.disorder)
     response.content_type = fault.content_type or answer.content_type
     response.headers["Date"] = formatdate(now + fault.clock_skew, usegmt=True)
     if answer.compress and "gzip" in request.headers.get("Accept-Encoding", ""):
@@ -138,6 +142,23 @@ async def _dripped(pieces: AsyncIterator[bytes], fault: Fault) -> AsyncIterator[
         size = len(piece) if fault.drip is None else max(1, fault.drip_bytes)
         for begin in range(0, len(piece), size):
             yield piece[begin : begin + size]
+
+
+async def _disordered(answer: Answer, disorder: Disorder) -> Answer:
+    """The same answer with its items disordered; one without items, or that is no JSON, stays as it is."""
+    body = b"".join([piece async for piece in answer.pieces])
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    items: Any = value.get("items") if isinstance(value, dict) else value
+    if isinstance(items, list):
+        if disorder is Disorder.DOUBLED:
+            items[:] = [item for item in items for _ in range(2)]
+        else:
+            random.Random(len(items)).shuffle(items)  # noqa: S311 - disorder, not secrecy
+        body = json.dumps(value).encode()
+    return replace(answer, pieces=in_pieces(body), length=len(body))
 
 
 def _close(request: web.BaseRequest, *, reset: bool = False) -> None:

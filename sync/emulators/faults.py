@@ -7,7 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from enum import StrEnum
+from http import HTTPStatus
 from typing import Final
+
+
+class Disorder(StrEnum):
+    """What becomes of a page's items.
+
+    ``SHUFFLED``: they come in an order that nobody asked for. ``DOUBLED``: each comes twice, and whatever the
+    envelope says of their number stays.
+    """
+
+    SHUFFLED = "shuffled"
+    DOUBLED = "doubled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +37,7 @@ class Fault:
         cut_after: Close the connection after so many bytes of the body; a shorter body arrives whole.
         drip: Send the body in small pieces and wait so many seconds after each.
         drip_bytes: How small the pieces are.
+        disorder: What becomes of the items, where the body is a JSON list or holds one as ``items``.
         reset: Reset the connection instead of answering.
         clock_skew: Seconds by which the Date header is ahead of the service's clock.
         more_headers: Further headers, such as those of a rate limiter.
@@ -38,6 +52,7 @@ class Fault:
     cut_after: int | None = None
     drip: float | None = None
     drip_bytes: int = 1024
+    disorder: Disorder | None = None
     reset: bool = False
     clock_skew: float = 0.0
     more_headers: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +77,11 @@ class Fault:
             case seconds:
                 headers["Retry-After"] = f"{seconds:g}"
         return headers
+
+
+def phrase(status: int) -> str:
+    """What a status is called; those that nobody registered have a name as well."""
+    return HTTPStatus(status).phrase if status in set(HTTPStatus) else "Unknown"
 
 
 MALFORMED_JSON: Final = Fault(body=b'[{"id": 1431835725, "start_timestamp": 1431835725.618702, "time_val')

@@ -3,7 +3,9 @@
 from sync.model.batch import (
     Batch,
     ColumnValues,
+    Difference,
     Interval,
+    Kind,
     Progress,
     Record,
     Reject,
@@ -11,19 +13,26 @@ from sync.model.batch import (
     StreamKey,
     Stretch,
     Update,
+    Verified,
 )
 from sync.model.intervals import gaps, length, union
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
 from sync.model.survey import StreamSurvey, Survey
 from sync.model.table import Head, PgType, Series, Table
 from sync.model.text import PAYLOAD_LIMIT, json_text, kind, shortened, storable
+from sync.model.verification import VERIFICATION, Fault, Pass
 
 __all__ = [
     "PAYLOAD_LIMIT",
+    "VERIFICATION",
     "Batch",
     "ColumnValues",
+    "Difference",
+    "Fault",
     "Head",
     "Interval",
+    "Kind",
+    "Pass",
     "PgType",
     "Progress",
     "Record",
@@ -41,6 +50,7 @@ __all__ = [
     "Task",
     "Traffic",
     "Update",
+    "Verified",
     "gaps",
     "json_text",
     "kind",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
 
 import numpy as np
@@ -88,6 +88,8 @@ class Record:
         details: Rows of the owned tables. Owned tables that are not mentioned end up empty for this key.
         size: How many source items it stands for in the ledger.
         rejects: What this version held beside it. They are open for as long as this version is stored.
+        force: Write it even where an equal version is stored: its rows may have been damaged. An older
+            one never replaces a newer one all the same.
     """
 
     head: Head
@@ -95,6 +97,7 @@ class Record:
     details: tuple[Rows, ...] = ()
     size: int = 1
     rejects: tuple[Reject, ...] = ()
+    force: bool = False
 
     @property
     def key(self) -> tuple[Any, ...]:
@@ -124,6 +127,7 @@ class Stretch:
         covered: Time that is proved to be stored as the source holds it.
         uncovered: Time that shall be read again; it is taken away before ``covered`` is added.
         reset: Forget first what was covered: the groups of data sets are no longer what they were.
+        recount: Count the record's rows anew instead of adding to what was counted: rows may have been lost.
     """
 
     series: Series
@@ -136,6 +140,7 @@ class Stretch:
     covered: tuple[Interval, ...] = ()
     uncovered: tuple[Interval, ...] = ()
     reset: bool = False
+    recount: bool = False
 
     @property
     def label(self) -> str:
@@ -178,6 +183,43 @@ class Progress:
     owing: bool = False
 
 
+Kind = Literal["missing", "changed", "vanished", "content", "blob"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something in which source and warehouse differ.
+
+    Attributes:
+        item_key: What: a record's label, and a part of it perhaps; unique within an account.
+        kind: ``missing``: the source has it, the warehouse not. ``changed``: another version, or other
+            content. ``vanished``: the warehouse has it, the source not any more. ``content``: the same
+            version and other rows. ``blob``: a raw signal's length or its stored samples.
+        text: One sentence for a person.
+        instant: When the session began.
+    """
+
+    item_key: str
+    kind: Kind
+    text: str
+    instant: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A verification has come to its end: open differences that it did not find are over.
+
+    Attributes:
+        found_before: What was last found before this moment, by the warehouse's clock, was not found again.
+        since: Only sessions that began then or later were looked at; None: all.
+        until: And only those that began before; None: all.
+    """
+
+    found_before: datetime
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Update:
     """One unversioned row, inserted or replaced by its key columns."""
@@ -202,7 +244,11 @@ class Batch:
         progress: What is proved once this batch is stored.
         learned: Hints about the vendor, by name; safe to delete.
         read: How many source items came in: items of records, rows of stretches, rejects of both. The sink
-            accounts for each of them.
+            accounts for each of them. What was only compared is not counted.
+        differences: What source and warehouse differ in.
+        mended: Items that this batch makes equal again, or that were found to be; a difference of theirs is
+            over, one of this very batch too.
+        verified: A verification ends with this batch.
     """
 
     stream: StreamKey
@@ -214,6 +260,9 @@ class Batch:
     progress: Progress | None = None
     learned: Mapping[str, Any] = field(default_factory=dict)
     read: int = 0
+    differences: tuple[Difference, ...] = ()
+    mended: tuple[str, ...] = ()
+    verified: Verified | None = None
 
     @property
     def all_rejects(self) -> tuple[Reject, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal, Self
 
-from sync.model.batch import Interval
+from sync.model.batch import Interval, Reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,21 @@ class Task:
     Attributes:
         kind: ``once`` reads what is new (all history on an empty warehouse); ``retry`` looks again at what
             could not be had or proved before, where that is due; ``backfill`` reads history; ``archive``
-            reads a stretch of time whatever was read before, and keeps no cursor.
-        since: Where a backfill begins; None means the source's own beginning.
+            reads a stretch of time whatever was read before, and keeps no cursor; ``verify`` compares
+            the source with the warehouse.
+        since: Where a backfill or a verification begins; None means the source's own beginning.
         until: Where it ends; None means now.
         reload: Read again what is already covered.
+        repair: Read again what a verification finds to differ.
+        rejects: For ``retry``: what shall be read again now, due or not, and nothing else.
     """
 
-    kind: Literal["once", "retry", "backfill", "archive"]
+    kind: Literal["once", "retry", "backfill", "archive", "verify"]
     since: datetime | None = None
     until: datetime | None = None
     reload: bool = False
+    repair: bool = False
+    rejects: tuple[Reject, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

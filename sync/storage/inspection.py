@@ -31,6 +31,7 @@ class Inspection:
         role: Who we are there.
         is_superuser: Whether the role may do anything.
         may_create: Whether it may create schemas.
+        has_schemas: Whether there is a schema of ours, finished or not.
         lacking: What would have to be granted to it, as GRANT has it.
         connections: How many connections nightshift may have here, those included that it has.
         strangers: Roles of other nightshift processes whose connections our role may not end.
@@ -49,6 +50,7 @@ class Inspection:
     role: str
     is_superuser: bool
     may_create: bool
+    has_schemas: bool
     lacking: tuple[str, ...]
     connections: int
     strangers: tuple[str, ...]
@@ -66,7 +68,8 @@ _SERVER = """
            current_setting('timescaledb.license', true) AS timescaledb_licence,
            current_database()::text AS database, current_user::text AS role,
            (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
-           has_database_privilege(current_database(), 'CREATE') AS may_create
+           has_database_privilege(current_database(), 'CREATE') AS may_create,
+           EXISTS (SELECT FROM pg_namespace WHERE nspname IN ('sync', 'beddit', 'bace')) AS has_schemas
 """
 
 # An identity column's sequence needs no right of its own. To ask about a sequence's rights is an error where

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.exc import DBAPIError
 
+LET_THE_OWNER = "let the database's owner run `nightshift migrate`"
+
 # Alembic keeps the migration that runs in global variables: one at a time in a process.
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
@@ -59,26 +61,37 @@ async def _unwrapped(error: DBAPIError, dsn: str) -> Exception:
     """Our error for what asyncpg said below sqlalchemy; a defect as it is."""
     cause = error.orig.__cause__ if error.orig else None
     ours = translate(cause) if cause else None
-    if isinstance(cause, asyncpg.InsufficientPrivilegeError) and (grant := await _missing_grant(dsn)):
-        return ConfigurationError(
-            f"{ours}. Run `nightshift migrate` as the database's owner, who may also: {grant}"
-        )
+    if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+        return await _not_ours(dsn) or ours or error
     return ours or error
 
 
-async def _missing_grant(dsn: str) -> str | None:
-    """What lets this role create schemas; None where it may."""
-    connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
-    try:
-        grant: str | None = await connection.fetchval(
-            """
-            SELECT format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user)
-            WHERE NOT has_database_privilege(current_database(), 'CREATE')
-            """
+async def _not_ours(dsn: str) -> ConfigurationError | None:
+    """Why our role cannot make the schema, or change it, and who can; None where it should be able to."""
+    version = await schema_version(dsn)
+    with connecting():
+        connection = await asyncpg.connect(dsn, timeout=CONNECT_TIMEOUT_S)
+    with translated():
+        try:
+            role, database, may_create = await connection.fetchrow("""
+                SELECT current_user::text, current_database()::text,
+                       has_database_privilege(current_database(), 'CREATE')
+            """)
+        finally:
+            await connection.close()
+    if version is not None:
+        return ConfigurationError(
+            f"the database has schema version {version}, and {role!r} may not change it: {LET_THE_OWNER}"
         )
-        return grant
-    finally:
-        await connection.close()
+    if may_create:
+        return None
+    return ConfigurationError(f"the database has no schema yet, {may_not_create(role, database)}")
+
+
+def may_not_create(role: str, database: str) -> str:
+    """Tell a role without that right who makes the schema."""
+    grant = f'GRANT CREATE ON DATABASE "{database}" TO "{role}"'
+    return f"and {role!r} may not create it: {LET_THE_OWNER}, or {grant}"
 
 
 async def ensure_schema(dsn: str, *, create: bool = True) -> None:
@@ -94,7 +107,8 @@ async def ensure_schema(dsn: str, *, create: bool = True) -> None:
     version = await schema_version(dsn)
     if version is None and not create:
         raise ConfigurationError(
-            "nightshift has not worked in this database yet: `nightshift once` or `nightshift migrate` begins"
+            "the database has no schema yet: `nightshift run` makes it, or, if this role may not, "
+            f"{LET_THE_OWNER}"
         )
     if version is None:
         await migrate(dsn)

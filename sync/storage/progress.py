@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 import msgspec
 import structlog
 
-from sync.model import Interval, StreamKey, StreamState, Survey
+from sync.model import Fault, Interval, Record, StreamKey, StreamState, Survey
+from sync.storage.differences import find_faults, read_differences
 from sync.storage.failures import translated
 from sync.storage.housekeeping import keep_house
 from sync.storage.status import Status, read_status
@@ -36,6 +38,10 @@ class PostgresWarehouse:
         """Add up old runs."""
         done = await keep_house(self._pool)
         log.debug("housekeeping.done", runs=done.runs, days=done.days)
+
+    async def forget_connections(self) -> None:
+        """Use none of the connections that are open: they may lead nowhere."""
+        await self._pool.expire_connections()
 
     def connections(self) -> tuple[int, int, int]:
         """Connections that are open, those of them that are idle, and how many there may be."""
@@ -64,6 +70,35 @@ class PostgresWarehouse:
         """Hints learned about a vendor, by name."""
         rows = await self.fetch("SELECT name, value FROM sync.knowledge WHERE source = $1", source)
         return {row["name"]: msgspec.json.decode(row["value"]) for row in rows}
+
+    async def compare(
+        self, records: Sequence[Record], *, columns: Sequence[str] | None = None
+    ) -> Mapping[str, Fault]:
+        """How the stored versions of records of one kind differ from these, by label; equal ones left out.
+
+        Args:
+            records: As the source has them now.
+            columns: All that is known of them; None: everything is, details too.
+
+        Raises:
+            StorageUnavailable: PostgreSQL is away.
+        """
+        with translated():
+            async with self._pool.acquire() as connection:
+                return await find_faults(connection, records, columns)
+
+    async def differences(
+        self, accounts: Sequence[tuple[str, str]], since: datetime
+    ) -> Sequence[Mapping[str, Any]]:
+        """The open differences of some accounts (source, account), and those that were mended since then."""
+        with translated():
+            return await read_differences(self._pool, accounts, since)
+
+    async def now(self) -> datetime:
+        """The warehouse's clock."""
+        with translated():
+            moment: datetime = await self._pool.fetchval("SELECT now()")
+            return moment
 
     async def fetch(self, query: str, *args: Any) -> Sequence[Mapping[str, Any]]:
         """Rows of a query; JSON columns come as text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import asyncpg
 import structlog
@@ -11,6 +12,27 @@ from sync.model import Record, Reject, StreamKey, Stretch
 from sync.storage.values import json_text, multirange
 
 log = structlog.get_logger(__name__)
+
+MOST_PAYLOAD: Final = 16 * 1024
+"""Characters of JSON beyond which a payload is cut, whatever its source thought a person wants to read."""
+
+# Numbers aside, equal reasons are one cause. Of those who meet it at the same moment one takes the lock,
+# and speaks.
+_BEGINNINGS: Final = r"""
+    SELECT new.item_key, new.reason
+    FROM (
+        SELECT DISTINCT ON (cause) cause, item_key, reason
+        FROM unnest($3::text[], $4::text[]) AS item (item_key, reason)
+        CROSS JOIN LATERAL regexp_replace(reason, '\d[\d,.]*', 'N', 'g') AS cause
+        ORDER BY cause, item_key
+    ) AS new
+    WHERE (
+        SELECT true FROM sync.reject_log r
+        WHERE r.source = $1 AND r.account = $2 AND r.resolved_at IS NULL
+          AND regexp_replace(r.reason, '\d[\d,.]*', 'N', 'g') = new.cause
+        LIMIT 1) IS NULL
+      AND pg_try_advisory_xact_lock(hashtextextended(format('%s/%s/%s', $1, $2, new.cause), 0))
+"""
 
 
 async def write_rejects(
@@ -22,9 +44,15 @@ async def write_rejects(
 ) -> None:
     """Add rejects, or note that they were seen again; with the group of data sets they were read with.
 
-    What was not known before is logged.
+    Logged is what the account has no open reject of the same cause for, once for all its items.
     """
-    rows = await connection.fetchmany(
+    ordered = sorted(rejects, key=lambda reject: reject.item_key)  # one order for everybody, see fold
+    if not ordered:
+        return
+    beginnings = await connection.fetch(
+        _BEGINNINGS, stream.source, stream.account, [r.item_key for r in ordered], [r.reason for r in ordered]
+    )
+    await connection.executemany(
         """
         INSERT INTO sync.reject_log AS r
             (source, account, record_key, item_key, reason, payload, part, instant, items)
@@ -32,8 +60,7 @@ async def write_rejects(
         ON CONFLICT (source, account, item_key) DO UPDATE SET
             record_key = excluded.record_key, reason = excluded.reason, payload = excluded.payload,
             part = excluded.part, instant = excluded.instant, items = excluded.items,
-            attempts = r.attempts + 1, last_seen_at = now(), resolved_at = NULL
-        RETURNING r.item_key, r.reason, xmax = 0 AS is_new
+            attempts = r.attempts + 1, last_seen_at = now(), resolved_at = NULL, settled = false
         """,
         [
             (
@@ -42,17 +69,29 @@ async def write_rejects(
                 r.record_key,
                 r.item_key,
                 r.reason,
-                json_text(r.payload),
+                _payload(r.payload),
                 part,
                 r.instant,
                 r.items if r.counts else 0,
             )
-            for r in sorted(rejects, key=lambda reject: reject.item_key)  # one order for everybody, see fold
+            for r in ordered
         ],
     )
-    for row in rows:
-        if row["is_new"]:
-            log.warning("item.rejected", item=row["item_key"], reason=row["reason"])
+    for row in beginnings:
+        log.warning(
+            "rejects.began",
+            source=stream.source,
+            account=stream.account,
+            reason=row["reason"],
+            item=row["item_key"],
+        )
+
+
+def _payload(payload: Any) -> str | None:
+    text = json_text(payload)
+    if text is None or len(text) <= MOST_PAYLOAD:
+        return text
+    return json_text({"shortened": text[: MOST_PAYLOAD // 2 - 100]})  # quotes and backslashes get another one
 
 
 async def resolve_of_records(
@@ -78,9 +117,9 @@ async def resolve_in_time(connection: asyncpg.Connection, stream: StreamKey, str
     """What the time that was read does not suffer from (any more) is resolved, whoever read it before."""
     await connection.execute(
         """
-        UPDATE sync.reject_log SET resolved_at = now()
+        UPDATE sync.reject_log SET resolved_at = coalesce(resolved_at, now()), settled = false
         WHERE source = $1 AND record_key = $2 AND part = $3 AND instant <@ $4::tstzmultirange
-          AND instant IS NOT NULL AND resolved_at IS NULL
+          AND instant IS NOT NULL AND (resolved_at IS NULL OR settled)
           AND NOT (account = $5 AND item_key = ANY ($6))
         """,
         stream.source,

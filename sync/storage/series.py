@@ -18,7 +18,14 @@ import numpy as np
 from sync.model import Rows, Series, StreamKey, Stretch, Tally, union
 from sync.storage.copy import images
 from sync.storage.rejects import resolve_in_time, write_rejects
-from sync.storage.statements import change_load, delete_stretch, lock_loads, make_load, select_stretch
+from sync.storage.statements import (
+    change_load,
+    delete_stretch,
+    lock_loads,
+    make_load,
+    recount_load,
+    select_stretch,
+)
 from sync.storage.transfer import copy_rows
 from sync.storage.values import multirange
 
@@ -82,6 +89,8 @@ async def _write_stretch(connection: asyncpg.Connection, stretch: Stretch) -> Ta
             await connection.executemany(delete_stretch(stretch.series), scope)
         await copy_rows(connection, [rows])
     await _change_load(connection, stretch, 0 if same else _weight(stretch, rows) - _weight(stretch, stored))
+    if stretch.recount:
+        await connection.execute(recount_load(stretch.series), stretch.key, stretch.part)
     return Tally(unchanged=count) if same else Tally(stored=count)
 
 

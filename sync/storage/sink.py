@@ -8,7 +8,7 @@ that was taken for dead. Locks are taken in that order, and in the order of keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -17,6 +17,7 @@ import asyncpg
 from sync.errors import LeaseLost
 from sync.model import Batch, Head, Progress, Record, Reject, Rows, StreamKey, Tally, Update
 from sync.storage.database import while_connected
+from sync.storage.differences import write_differences
 from sync.storage.failures import translated
 from sync.storage.rejects import resolve_of_records, write_rejects
 from sync.storage.series import write_stretches
@@ -79,6 +80,7 @@ async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tall
     await write_rejects(connection, batch.stream, [*batch.rejects, *_new_rejects(judged)])
     standing = [record for record, verdict in judged if verdict is not Verdict.SUPERSEDED]
     await resolve_of_records(connection, batch.stream, standing)
+    await write_differences(connection, batch)
     if batch.progress is not None:
         await _write_progress(connection, batch.stream, batch.progress)
     await _write_knowledge(connection, batch)
@@ -111,7 +113,7 @@ async def _write_records(
     stored = await _stored_versions(connection, head, [*offered_keys, *absent])
     if absent:
         await connection.execute(mark_missing(head), *zip(*absent, strict=True))
-    verdicts = {record.key: version(record).judge(stored.get(record.key)) for record in folded.records}
+    verdicts = {record.key: _judged(record, stored) for record in folded.records}
     offered = [r for r in folded.records if verdicts[r.key] in (Verdict.STORE, Verdict.RESTAMP)]
     inserted = await _upsert_heads(connection, head, offered)
 
@@ -119,14 +121,18 @@ async def _write_records(
     lost = [record for record in offered if record.key not in inserted]
     if lost:
         rivals = await _stored_versions(connection, head, [record.key for record in lost])
-        verdicts |= {record.key: version(record).judge(rivals.get(record.key)) for record in lost}
+        verdicts |= {record.key: _judged(record, rivals) for record in lost}
 
     written = [r for r in folded.records if verdicts[r.key] is Verdict.STORE]
-    await _delete_details(connection, head, [r.key for r in written if not inserted[r.key]])
+    await _delete_details(connection, head, [r.key for r in written if r.force or not inserted[r.key]])
     await _copy_details(connection, written)
     for record in folded.records:
         tally += _outcome(verdicts[record.key], record.size)
     return tally, [(record, verdicts[record.key]) for record in folded.records]
+
+
+def _judged(record: Record, stored: Mapping[Key, Version]) -> Verdict:
+    return version(record).judge(stored.get(record.key), force=record.force)
 
 
 def _outcome(verdict: Verdict, size: int) -> Tally:
@@ -152,12 +158,13 @@ async def _upsert_heads(
     connection: asyncpg.Connection, head: Head, records: Sequence[Record]
 ) -> dict[Key, bool]:
     """Write the records' rows under the guard; the keys that were written, and whether each is new."""
-    if not records:
-        return {}
-    values = [[record.row.get(name) for name in head.table.column_names] for record in records]
-    rows = await connection.fetchmany(upsert_guarded(head), values)
     width = len(head.key)
-    return {tuple(row[:width]): row["inserted"] for row in rows}
+    written: dict[Key, bool] = {}
+    for force, alike in groupby(records, key=lambda record: record.force):  # in key order all the same
+        values = [[record.row.get(name) for name in head.table.column_names] for record in alike]
+        rows = await connection.fetchmany(upsert_guarded(head, force=force), values)
+        written |= {tuple(row[:width]): row["inserted"] for row in rows}
+    return written
 
 
 async def _delete_details(connection: asyncpg.Connection, head: Head, keys: Sequence[Key]) -> None:

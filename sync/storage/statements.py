@@ -21,8 +21,11 @@ def select_versions(head: Head) -> str:
 
 
 @lru_cache
-def upsert_guarded(head: Head) -> str:
-    """Write one record's row if it is newer, or as new with other content; tell whether it was there."""
+def upsert_guarded(head: Head, *, force: bool = False) -> str:
+    """Write one record's row if it is newer, or as new with other content; tell whether it was there.
+
+    With ``force`` an equal one is written, too.
+    """
     names = head.table.column_names
     changes = ", ".join(f"{name} = excluded.{name}" for name in names if name not in head.key)
     stamps = [f"coalesce({side}.{head.stamp}, '-infinity')" for side in ("excluded", "t")]
@@ -33,7 +36,7 @@ def upsert_guarded(head: Head) -> str:
         SET {changes}, loaded_at = now(), missing_upstream_at = NULL
         WHERE {stamps[0]} > {stamps[1]}
            OR {stamps[0]} = {stamps[1]}
-              AND (excluded.{head.digest} <> t.{head.digest} OR t.missing_upstream_at IS NOT NULL)
+              AND ({force} OR excluded.{head.digest} <> t.{head.digest} OR t.missing_upstream_at IS NOT NULL)
         RETURNING {_names(head.key, "t")}, xmax = 0 AS inserted
     """
 
@@ -56,6 +59,25 @@ def upsert_plain(table: Table, key: tuple[str, ...]) -> str:
         VALUES ({", ".join(f"${n + 1}" for n in range(len(names)))})
         ON CONFLICT ({", ".join(key)}) {f"DO UPDATE SET {changes} WHERE {news}" if others else "DO NOTHING"}
     """
+
+
+@lru_cache
+def select_records(head: Head) -> str:
+    """Read the rows of given keys, and which of them are marked as missing upstream."""
+    return f"""
+        SELECT {_names(head.table.column_names, "t")}, t.missing_upstream_at IS NOT NULL AS missing
+        FROM {head.table.name} t JOIN {_unnest(head)} ON {_same_key(head)}
+    """
+
+
+@lru_cache
+def select_details(head: Head, table: Table) -> str:
+    """Read the owned rows of given keys; of an array, the hash of how PostgreSQL sends it."""
+    columns = (
+        f'sha256(array_send(t."{name}")) AS "{name}"' if type_.element else f't."{name}"'
+        for name, type_ in table.columns
+    )
+    return f"SELECT {', '.join(columns)} FROM {table.name} t JOIN {_unnest(head)} ON {_same_key(head)}"
 
 
 @lru_cache
@@ -105,6 +127,21 @@ def change_load(series: Series) -> str:
         WHERE l.{series.key} = $1 AND l.part = $2
           AND (l.datasets, l.raw_coverage, l.loaded_count)
               IS DISTINCT FROM (n.datasets, n.raw_coverage, n.loaded_count)
+    """
+
+
+@lru_cache
+def recount_load(series: Series) -> str:
+    """Set what was loaded of a group so that the sum over a record is what its rows count."""
+    return f"""
+        UPDATE {series.loads} l SET loaded_count = n.rows - n.others
+        FROM (
+            SELECT (SELECT coalesce(sum(coalesce({series.weight}, 1)), 0)
+                    FROM {series.table.name} WHERE {series.key} = $1) AS rows,
+                   (SELECT coalesce(sum(loaded_count), 0)
+                    FROM {series.loads} WHERE {series.key} = $1 AND part <> $2) AS others
+        ) n
+        WHERE l.{series.key} = $1 AND l.part = $2 AND l.loaded_count <> n.rows - n.others
     """
 
 

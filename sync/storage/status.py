@@ -16,7 +16,7 @@ _STREAMS = """
            lower(coverage) AS covered_from, upper(coverage) AS covered_to,
            (SELECT coalesce(array_agg(lower(gap) || ' to ' || upper(gap)), '{}')
             FROM unnest(range_merge(coverage)::tstzmultirange - coverage) AS gap) AS gaps
-    FROM sync.streams ORDER BY source, account, stream
+    FROM sync.streams WHERE stream <> 'verification' ORDER BY source, account, stream
 """
 _BLOBS = "SELECT status, count(*) AS count FROM beddit.sampled_tracks GROUP BY status ORDER BY status"
 _MISSING_BLOBS = """

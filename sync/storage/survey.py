@@ -25,6 +25,7 @@ _STREAMS: Final = """
                coalesce(extract(epoch FROM sum(upper(gap) - lower(gap))), 0)::float8 AS seconds
         FROM unnest(range_merge(coverage)::tstzmultirange - coverage) AS gap
     ) AS gaps
+    WHERE stream <> 'verification'  -- which reads nothing: it is neither fresh nor late
     ORDER BY source, account, stream
 """
 # The status as in the view bace.data_sessions, without the rest of it: what was loaded is added up there.

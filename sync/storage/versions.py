@@ -27,14 +27,19 @@ class Version:
     digest: bytes
     missing: bool = False
 
-    def judge(self, stored: Version | None) -> Verdict:
-        """What becomes of this version where ``stored`` is there already."""
+    def judge(self, stored: Version | None, *, force: bool = False) -> Verdict:
+        """What becomes of this version where ``stored`` is there already.
+
+        Args:
+            stored: The stored version; None: there is none.
+            force: Write an equal version again, rows and all.
+        """
         if stored is None:
             return Verdict.STORE
         mine, theirs = _order(self.stamp), _order(stored.stamp)
         if mine < theirs:
             return Verdict.SUPERSEDED
-        if self.digest != stored.digest:
+        if force or self.digest != stored.digest:
             return Verdict.STORE
         return Verdict.UNCHANGED if mine == theirs and not stored.missing else Verdict.RESTAMP
 

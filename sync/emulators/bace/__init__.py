@@ -14,7 +14,7 @@ from sync.emulators.bace.cloud import BaceCloud
 from sync.emulators.bace.fleet import Fleet, Kind
 from sync.emulators.bace.samples import Dataset, Point, Samples, identifier
 from sync.emulators.bace.sessions import DataSession
-from sync.emulators.faults import HTML_PAGE, MALFORMED_JSON, Fault, FaultPlan
+from sync.emulators.faults import HTML_PAGE, MALFORMED_JSON, Disorder, Fault, FaultPlan
 
 __all__ = [
     "HTML_PAGE",
@@ -24,6 +24,7 @@ __all__ = [
     "Behaviour",
     "DataSession",
     "Dataset",
+    "Disorder",
     "Excess",
     "Fault",
     "FaultPlan",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
 from sync.emulators.answers import Answer, whole
 from sync.emulators.bace.query import Tree, http_build_query, php_int
+from sync.emulators.faults import phrase
 
 JSON: Final = "application/json; charset=UTF-8"
 _DIGITS: Final = re.compile(r"([0-9]+)")
@@ -42,7 +42,7 @@ def http_error(
 ) -> Answer:
     """An error of the API (BACE docs, HTTP status codes)."""
     body: dict[str, Any] = {
-        "name": HTTPStatus(status).phrase,
+        "name": phrase(status),
         "message": message,
         "code": 0,
         "status": status,

@@ -14,7 +14,7 @@ from sync.emulators.beddit.behaviour import Behaviour, BlobForm, Host, Limit, Or
 from sync.emulators.beddit.cloud import BedditCloud
 from sync.emulators.beddit.record import Record
 from sync.emulators.beddit.study import Night, Study
-from sync.emulators.faults import HTML_PAGE, MALFORMED_JSON, Fault, FaultPlan
+from sync.emulators.faults import HTML_PAGE, MALFORMED_JSON, Disorder, Fault, FaultPlan
 
 __all__ = [
     "HTML_PAGE",
@@ -23,6 +23,7 @@ __all__ = [
     "BedditCloud",
     "Behaviour",
     "BlobForm",
+    "Disorder",
     "Fault",
     "FaultPlan",
     "FileNote",

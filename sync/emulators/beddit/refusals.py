@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Final
 
 from sync.emulators.answers import Answer, whole
-from sync.emulators.faults import Fault
+from sync.emulators.faults import Fault, phrase
 
 _IDENTIFIERS: Final = {400: "bad_request", 403: "forbidden", 404: "not_found", 410: "unsupported_api_version"}
 
@@ -20,7 +19,7 @@ def json_answer(value: object) -> Answer:
 
 def refusal(status: int, description: str, *, error: str | None = None) -> Answer:
     """An error of the API: ``{"error", "description"}`` (Beddit API docs, 1-General)."""
-    identifier = error or _IDENTIFIERS.get(status) or HTTPStatus(status).name.lower()
+    identifier = error or _IDENTIFIERS.get(status) or phrase(status).lower().replace(" ", "_")
     return whole(json.dumps({"error": identifier, "description": description}).encode(), status=status)
 
 
@@ -39,5 +38,5 @@ def scripted(host: str, fault: Fault) -> Answer:
     elif host == "api":
         answer = refusal(status, "This answer was scripted.")
     else:
-        answer = store_refusal(status, HTTPStatus(status).name.title().replace("_", ""), "This was scripted.")
+        answer = store_refusal(status, phrase(status).title().replace(" ", ""), "This was scripted.")
     return replace(answer, headers=fault.headers())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ import structlog
 
 from sync.errors import AnswerBroken, RequestRefused, SourceContractError
 from sync.model import Traffic
-from sync.sources.bace.oauth import PasswordGrant, TokenStore
+from sync.sources.bace.oauth import PasswordGrant, TokenStore, remove_files
 from sync.sources.bace.query import Query, excludes, url_text
 from sync.sources.bace.settings import BaceSettings
 from sync.transport import UNMETERED, HostGates, HttpClient, Limits, Meter, Request, Response
@@ -158,6 +159,15 @@ class BaceClient:
         return replace(request, url=_address(path, query.options()), json=query.body())
 
 
+def remove_token(settings: BaceSettings, name: str) -> Sequence[Path]:
+    """Remove an account's stored token, of one that is configured no longer, too; the files that went."""
+    return remove_files(settings.tokens, _token_name(name))
+
+
+def _token_name(account: str) -> str:
+    return f"bace-{account}"
+
+
 def open_client(
     settings: BaceSettings,
     name: str,
@@ -174,6 +184,7 @@ def open_client(
         return HttpClient(
             base_url=settings.base_url,
             credentials=credentials,
+            setting=f"bace.accounts.{name}",
             limits=limits,
             user_agent=user_agent,
             gates=gates,
@@ -183,7 +194,7 @@ def open_client(
         )
 
     sign_in = connection()
-    store = TokenStore(settings.tokens, f"bace-{name}", settings.base_url, account)
+    store = TokenStore(settings.tokens, _token_name(name), settings.base_url, account)
     grant = PasswordGrant(sign_in, account, store, renew_before=settings.renew_before.total_seconds())
     return BaceClient(connection(grant), sign_in)
 

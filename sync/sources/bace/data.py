@@ -258,11 +258,12 @@ class SessionData:
         if not self.due.final:
             self._news_at = await self._last_news()
             return still_open(self._news_at, self._now)
-        loaded, rejected = await self._counts()
+        (row,) = await self._fetch(SESSION_COUNTS)
         return judge(
             expected=self.due.datapoint_count,
-            loaded=loaded,
-            rejected=rejected,
+            loaded=row["loaded"],
+            rejected=row["rejected"],
+            hopeful=row["hopeful"],
             attempts=self._attempts,
             now=self._now,
             ended_at=self.due.ended_at,

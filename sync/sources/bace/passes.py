@@ -42,7 +42,7 @@ ASK_FOR_LESS = (AnswerTooLarge, AnswerBroken)
 """What a smaller page may mend."""
 
 
-class _Pages:
+class Pages:
     """Follows a paging through the vendor's answers, one page at a time."""
 
     def __init__(self, reading: Reading, order: Order, paging: Paging, *, whole: bool = False) -> None:
@@ -101,7 +101,7 @@ class Newest:
     async def batches(self) -> AsyncGenerator[Batch, None]:
         """The new sessions; more of them than is good for memory are left to ``Everything``."""
         reading = await Reading.begin(self.context)
-        pages = _Pages(reading, BY_START, Paging(BY_START, NEWEST_PAGE, offsets=False))
+        pages = Pages(reading, BY_START, Paging(BY_START, NEWEST_PAGE, offsets=False))
         held: list[list[Batch]] = []
         while (listed := await pages.next()) is not None:
             batches, quiet = await reading.compared(listed)
@@ -147,7 +147,7 @@ class Changed:
         """The changes, then the cursor."""
         reading = await Reading.begin(self.context)
         since = max(0.0, self.cursor.changed_since - self.context.settings.overlap.total_seconds())
-        pages = _Pages(reading, BY_CHANGE, Paging(BY_CHANGE, LARGE_PAGE, since=since, offsets=False))
+        pages = Pages(reading, BY_CHANGE, Paging(BY_CHANGE, LARGE_PAGE, since=since, offsets=False))
         newest, now = self.cursor.changed_since, None
         while (listed := await pages.next()) is not None:
             now = _vendors_now(listed) if now is None else now
@@ -232,7 +232,7 @@ class Everything:
         whole = self.cursor is None or self.cursor.is_new
         excess = 0 if self.cursor is None else self.cursor.mismatch
         paging = Paging(BY_START, LARGE_PAGE, excess=excess)
-        pages = _Pages(reading, BY_START, paging, whole=whole)
+        pages = Pages(reading, BY_START, paging, whole=whole)
         cursor = self.cursor
         while (listed := await pages.next()) is not None:
             if cursor is None:
@@ -248,10 +248,10 @@ class Everything:
                 async for batch in batches:
                     yield batch
         if cursor is None:
-            raise SourceContractError(_not_proved(pages.end))
+            raise SourceContractError(not_proved(pages.end))
         yield await self._note(cursor, paging, pages.end)
         if not isinstance(pages.end, Done):
-            raise SourceContractError(_not_proved(pages.end))
+            raise SourceContractError(not_proved(pages.end))
 
     async def _unlisted(self, paging: Paging) -> list[UUID]:
         """Sessions that the account is thought to see and that were not in the list."""
@@ -286,7 +286,8 @@ def _vendors_now(listed: Listed) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
-def _not_proved(end: Done | GiveUp | None) -> str:
+def not_proved(end: Done | GiveUp | None) -> str:
+    """Why a listing was not whole, for a person."""
     reason = end.reason if isinstance(end, GiveUp) else "there was no answer"
     return (
         f"the list of data sessions could not be proved to be whole: {reason}. What was seen is stored, other"

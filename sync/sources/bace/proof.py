@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from math import isclose
 from typing import Final, Literal
 from uuid import UUID
+
+import numpy as np
 
 from sync.sources.bace.decode import Readings
 from sync.sources.bace.spans import DAY, HOUR, MINUTE, Span
@@ -23,7 +26,8 @@ WIDTHS: Final = (DAY, HOUR, MINUTE)
 """Buckets that are compared, from coarse to fine."""
 
 RETRIES: Final = (timedelta(days=1), timedelta(days=7), timedelta(days=30))
-"""When an incomplete session is tried again, if nothing about it changes; after that, not before it does."""
+"""When a session that is incomplete, or of which something was rejected, is tried again, if nothing about it
+changes; after that, not before it does."""
 
 TOTALS: Final = 1e-6
 """Totals that differ by no more than this part are equal: the vendor may round the averages."""
@@ -61,14 +65,24 @@ class Bucket:
             self.total + other.total,
         )
 
-    def equals(self, other: Bucket | None) -> bool:
-        """Whether both have the same samples, as far as these figures can tell."""
+    def equals(self, other: Bucket | None, rounding: float | None = None) -> bool:
+        """Whether both have the same samples, as far as these figures can tell.
+
+        Args:
+            other: The other one.
+            rounding: By how much the vendor rounds an average at most; None: unknown.
+        """
         # Values that cancel each other out leave a total that is nothing but rounding errors.
-        rounding = ROUNDING * self.count * max(abs(self.least), abs(self.most))
+        error = ROUNDING * self.count * max(abs(self.least), abs(self.most))
         return (
             other is not None
             and (self.count, self.least, self.most) == (other.count, other.least, other.most)
-            and isclose(self.total, other.total, rel_tol=TOTALS, abs_tol=rounding)
+            and isclose(
+                self.total,
+                other.total,
+                rel_tol=TOTALS if rounding is None else 0.0,
+                abs_tol=max(error, self.count * (rounding or 0.0)),
+            )
         )
 
 
@@ -90,18 +104,47 @@ def buckets_of(readings: Readings, width: int) -> Buckets:
     return found
 
 
-def differences(source: Buckets, stored: Buckets, width: int) -> tuple[Span, ...]:
-    """Stretches in which the two do not hold the same."""
-    starts = {
-        start
-        for container, start in {*source, *stored}
-        if not _same(source.get((container, start)), stored.get((container, start)))
-    }
+def differences(
+    source: Buckets, stored: Buckets, width: int, rounding: float | None = None
+) -> tuple[Span, ...]:
+    """Stretches in which the two do not hold the same; ``rounding`` as of ``Bucket.equals``."""
+    starts = {start for _, start in unequal(source, stored, rounding)}
     return tuple(Span(start, start + width) for start in sorted(starts))
 
 
-def _same(one: Bucket | None, other: Bucket | None) -> bool:
-    return one is None if other is None else other.equals(one)
+def unequal(source: Buckets, stored: Buckets, rounding: float | None = None) -> set[tuple[UUID, int]]:
+    """The dataset and the start of each bucket that is not the same in both."""
+    return {
+        place for place in {*source, *stored} if not _same(source.get(place), stored.get(place), rounding)
+    }
+
+
+def _same(one: Bucket | None, other: Bucket | None, rounding: float | None) -> bool:
+    return one is None if other is None else other.equals(one, rounding)
+
+
+@dataclass(slots=True)
+class Rounding:
+    """How the vendor rounds averages, as far as they show it.
+
+    Attributes:
+        places: The most decimal places that an average of several samples had; None: there was none yet.
+    """
+
+    places: int | None = None
+
+    @property
+    def error(self) -> float | None:
+        """By how much an average is rounded at most; None: unknown."""
+        return None if self.places is None else 0.5 * 10.0**-self.places
+
+    def note(self, readings: Readings) -> None:
+        """Look at an answer."""
+        averages = readings.values[(readings.counts > 1) & np.isfinite(readings.values)]
+        places = [
+            max(0, -int(Decimal(repr(value)).normalize().as_tuple().exponent)) for value in averages.tolist()
+        ]
+        self.places = max([*places, *(() if self.places is None else (self.places,))], default=None)
 
 
 def is_as_fine_as(readings: Readings, width: int) -> bool:
@@ -135,6 +178,7 @@ def judge(
     attempts: int,
     now: datetime,
     ended_at: datetime | None,
+    hopeful: bool = False,
 ) -> Verdict:
     """The verdict on a final session whose every stretch is proven.
 
@@ -145,18 +189,18 @@ def judge(
         attempts: Verdicts on this version of the session before this one.
         now: The time.
         ended_at: When the session ended.
+        hopeful: Whether the vendor may still mend what was rejected.
     """
     if expected == loaded + rejected:
         recent = ended_at is not None and now - ended_at < RECENT
-        look_again = now + LATE_CHECK if recent and attempts == 0 else None
-        return Verdict("complete", None, attempts + 1, look_again)
+        late = now + LATE_CHECK if recent and attempts == 0 else None
+        return Verdict("complete", None, attempts + 1, _retry(attempts, now) if hopeful else late)
     return unproven(_shortfall(expected, loaded, rejected), attempts, now)
 
 
 def unproven(reason: str, attempts: int, now: datetime) -> Verdict:
     """The verdict on a session that could not be read, or does not add up."""
-    wait = RETRIES[attempts] if attempts < len(RETRIES) else None
-    return Verdict("incomplete", reason, attempts + 1, None if wait is None else now + wait)
+    return Verdict("incomplete", reason, attempts + 1, _retry(attempts, now))
 
 
 def still_open(news_at: datetime, now: datetime) -> Verdict:
@@ -164,6 +208,10 @@ def still_open(news_at: datetime, now: datetime) -> Verdict:
     silent = now - news_at
     wait = next((every for limit, every in PATIENCE if silent < limit), WEEKLY)
     return Verdict("open", None, 0, now + wait)
+
+
+def _retry(attempts: int, now: datetime) -> datetime | None:
+    return now + RETRIES[attempts] if attempts < len(RETRIES) else None
 
 
 def _shortfall(expected: int | None, loaded: int, rejected: int) -> str:

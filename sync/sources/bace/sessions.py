@@ -68,6 +68,9 @@ _COLUMNS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = MappingProxyTy
 FIELDS: Final = tuple(_COLUMNS)
 """Every documented field of a data session."""
 
+COLUMNS: Final = tuple(column for column, _ in _COLUMNS.values())
+"""Where they are stored."""
+
 RELATIONS: Final = ("group", "person", "physicalDevices", "fromDevice", "datatypes", "dataIds")
 """What ``expand`` is asked for; ``person`` is in the answer's labels, but not in its list of names."""
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from sync.errors import AuthenticationError, RequestRefused, SourceContractError, SyncError
-from sync.model import Batch, Interval, StreamKey, Stretch, Task, Traffic, Update
+from sync.model import Batch, Interval, StreamKey, Stretch, Task, Traffic, Update, union
 from sync.ports import Unit, Warehouse
 from sync.sources.bace.client import open_client
 from sync.sources.bace.context import AccountContext
@@ -26,8 +27,11 @@ from sync.sources.bace.tables import (
     DUE_NON_FINAL,
     DUE_SESSIONS,
     LOADS_IN_RANGE,
+    LOADS_OF_SESSIONS,
+    READ_BY_ACCOUNT,
     SESSION_CHECKS,
 )
+from sync.sources.bace.verification import Verification
 from sync.sources.bace.walk import no_rows
 from sync.transport import UNMETERED, HostGates, Limits, Meter
 
@@ -113,6 +117,16 @@ class BaceSource:
         if task.kind == "archive":
             return
         context = self._contexts[account]
+        if task.kind == "verify":
+            verification = Verification(context, await self._server())
+            async with aclosing(verification.units(task)) as steps:
+                async for units in steps:
+                    yield units
+            return
+        if task.rejects:
+            async for units in self._again(context, task):
+                yield units
+            return
         if task.kind != "retry":
             async for units in self._list(context, task):
                 yield units
@@ -152,17 +166,7 @@ class BaceSource:
         for first in range(0, len(rows), FORGET_AT_ONCE):
             chunk = rows[first : first + FORGET_AT_ONCE]
             stretches = tuple(
-                Stretch(
-                    series=DATAPOINTS,
-                    key=row["id_data_session"],
-                    part=row["part"],
-                    datasets=None if row["datasets"] is None else tuple(row["datasets"]),
-                    replaced=(),
-                    covered=(),
-                    uncovered=tuple(Interval(part.lower, part.upper) for part in row["raw_coverage"]),
-                    rows=no_rows(),
-                    rejects=(),
-                )
+                _taken_back(row, [Interval(part.lower, part.upper) for part in row["raw_coverage"]])
                 for row in chunk
             )
             updates = tuple(
@@ -171,15 +175,46 @@ class BaceSource:
             batch = Batch(context.stream, stretches=stretches, updates=updates)
             yield [Note(context, "coverage taken back", batch)]
 
+    async def _again(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Ask for the sessions of chosen rejects again, and for the moments of those that have one."""
+        named = {reject.record_key: _uuid(reject.record_key) for reject in task.rejects}
+        wanted = [key for key in named.values() if key is not None]
+        yield [Revisit(context, tuple(wanted))]
+        whose = (context.account, list(self._settings.accounts), wanted)
+        readable = {row["id_data_session"] for row in await self._warehouse.fetch(READ_BY_ACCOUNT, *whose)}
+        moments: dict[UUID, list[Interval]] = {}
+        passed_over = {name for name, key in named.items() if key is None}
+        for reject in task.rejects:
+            key = named[reject.record_key]
+            if reject.instant is None or key is None:
+                continue
+            if key in readable:
+                moments.setdefault(key, []).append(_second_of(reject.instant))
+            else:
+                passed_over.add(reject.record_key)
+        if moments:
+            rows = await self._warehouse.fetch(LOADS_OF_SESSIONS, list(moments))
+            stretches = tuple(_taken_back(row, union(moments[row["id_data_session"]])) for row in rows)
+            updates = tuple(_unchecked(key, self._clock()) for key in moments)
+            batch = Batch(context.stream, stretches=stretches, updates=updates)
+            yield [Note(context, "coverage taken back", batch)]
+        data = _Data()
+        async for units in self._data(context, task, data, only=list(moments)):
+            yield units
+        if data.failures:
+            yield [Complain(context, data.complaint())]
+        if passed_over:
+            yield [Complain(context, _not_ours(sorted(passed_over)))]
+
     async def _data(
-        self, context: AccountContext, task: Task, data: _Data
+        self, context: AccountContext, task: Task, data: _Data, only: Sequence[UUID] | None = None
     ) -> AsyncGenerator[Sequence[Unit], None]:
         known = await self._server()
         last: DueSession | None = None
         while True:
             # What the first answers teach of the server serves all others: one session at first.
             size = GROUP if known.lengths.raw.reached else 1
-            due = await self._due(context, task, last, size)
+            due = await self._due(context, task, last, size, only)
             if not due:
                 return
             last = due[-1]
@@ -191,7 +226,12 @@ class BaceSource:
                 return
 
     async def _due(
-        self, context: AccountContext, task: Task, last: DueSession | None, most: int
+        self,
+        context: AccountContext,
+        task: Task,
+        last: DueSession | None,
+        most: int,
+        only: Sequence[UUID] | None,
     ) -> list[DueSession]:
         """The next sessions to read, behind the last of those before."""
         is_backfill = task.kind == "backfill"
@@ -205,6 +245,7 @@ class BaceSource:
             None if last is None else last.started_at,
             None if last is None else last.id_data_session,
             most,
+            only,
         )
         return [DueSession(**row) for row in rows]
 
@@ -286,6 +327,19 @@ class _Data:
         )
 
 
+def _taken_back(row: Mapping[str, Any], spans: Iterable[Interval]) -> Stretch:
+    """A stretch that stores nothing and has some time of a group of datasets read again."""
+    return Stretch(
+        series=DATAPOINTS,
+        key=row["id_data_session"],
+        part=row["part"],
+        datasets=None if row["datasets"] is None else tuple(row["datasets"]),
+        replaced=(),
+        uncovered=tuple(spans),
+        rows=no_rows(),
+    )
+
+
 def _unchecked(key: UUID, now: float) -> Update:
     """A check that holds for no version: the session is looked at again."""
     row = {
@@ -297,6 +351,27 @@ def _unchecked(key: UUID, now: float) -> Update:
         "checked_at": _time(now),
     }
     return Update(SESSION_CHECKS, CHECK_KEY, row)
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _second_of(instant: datetime) -> Interval:
+    """The second around an instant: of no shorter time is raw data asked for."""
+    second = instant.replace(microsecond=0)
+    return Interval(second, second + timedelta(seconds=1))
+
+
+def _not_ours(names: Sequence[str]) -> SyncError:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return SourceContractError(
+        f"{names[0]}{more}: there is no id to ask for, or this account does not read the session's data (any "
+        "more); another one that does reads it again by itself"
+    )
 
 
 def _time(seconds: float) -> datetime:

@@ -178,7 +178,8 @@ DUE_NON_FINAL = """
 """
 
 # Sessions of an account (see DUE_NON_FINAL) whose data has to be read or looked at again: never checked,
-# changed since, or due; within a range of starts ($4, $5), newest first, behind one of them ($6, $7).
+# changed since, or due; within a range of starts ($4, $5), newest first, behind one of them ($6, $7), and of
+# chosen ones alone ($9).
 DUE_SESSIONS = """
     SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
            r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
@@ -191,6 +192,7 @@ DUE_SESSIONS = """
       AND ($4::timestamptz IS NULL OR r.started_at >= $4)
       AND ($5::timestamptz IS NULL OR r.started_at < $5)
       AND ($6::timestamptz IS NULL OR (r.started_at, r.id_data_session) < ($6, $7::uuid))
+      AND ($9::uuid[] IS NULL OR r.id_data_session = ANY ($9))
     ORDER BY r.started_at DESC, r.id_data_session DESC
     LIMIT $8
 """
@@ -202,12 +204,19 @@ SESSION_LOADS = """
 
 NEWEST_DATAPOINT = "SELECT max(time) AS newest FROM bace.datapoint_rows WHERE id_data_session = $1"
 
+# What is stored of a session and what was rejected; whether some of that is worth reading again, which what a
+# person settled is not.
 SESSION_COUNTS = """
     SELECT (SELECT coalesce(sum(loaded_count), 0)::bigint FROM bace.session_loads
             WHERE id_data_session = $1) AS loaded,
-           (SELECT coalesce(sum(items), 0)::bigint FROM sync.reject_log
-            WHERE source = 'bace' AND record_key = $1::text
-              AND resolved_at IS NULL AND instant IS NOT NULL) AS rejected
+           rejects.rejected, rejects.hopeful
+    FROM (
+        SELECT coalesce(sum(items), 0)::bigint AS rejected,
+               coalesce(bool_or(resolved_at IS NULL), false) AS hopeful
+        FROM sync.reject_log
+        WHERE source = 'bace' AND record_key = $1::uuid::text
+          AND instant IS NOT NULL AND (resolved_at IS NULL OR settled)
+    ) AS rejects
 """
 
 # Which of some stretches hold no datapoint of a session.
@@ -239,4 +248,58 @@ LOADS_IN_RANGE = """
     JOIN bace.session_loads l USING (id_data_session)
     WHERE ($3::timestamptz IS NULL OR r.started_at >= $3) AND ($4::timestamptz IS NULL OR r.started_at < $4)
     ORDER BY r.started_at DESC, r.id_data_session, l.part
+"""
+
+# Sessions of an account (see DUE_NON_FINAL), of those named in $3, as DUE_SESSIONS has them.
+SESSIONS_TO_COMPARE = """
+    SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
+           r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
+           c.digest AS checked_digest, c.status AS checked_status, c.attempts, c.news_at,
+           r.is_archived IS TRUE AS archived
+    FROM bace.session_records r
+    JOIN bace.sessions_of($1, $2) USING (id_data_session)
+    LEFT JOIN bace.session_checks c USING (id_data_session)
+    WHERE r.missing_upstream_at IS NULL AND r.started_at IS NOT NULL AND r.id_data_session = ANY ($3)
+    ORDER BY r.started_at DESC, r.id_data_session DESC
+"""
+
+# All that an account reads and that the source is thought to hold, and which datasets are in it; where the
+# source did not say, those of the rows.
+SESSIONS_OWNED = """
+    SELECT r.id_data_session, r.started_at, r.ended_at,
+           r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
+           coalesce(r.datasets, (SELECT array_agg(DISTINCT d.id_container_data_latest)
+                                 FROM bace.datapoint_rows d WHERE d.id_data_session = r.id_data_session),
+                    '{}') AS datasets
+    FROM bace.session_records r
+    JOIN bace.sessions_of($1, $2) USING (id_data_session)
+    WHERE r.missing_upstream_at IS NULL AND r.started_at IS NOT NULL
+"""
+
+# What is stored of all sessions in a stretch of time, by session, in buckets as of STORED_BUCKETS ($3); and
+# whether the source may have put a session's data away. Session by session, along the index.
+STORED_BY_SESSION = """
+    SELECT r.id_data_session, r.is_archived IS TRUE OR r.missing_upstream_at IS NOT NULL AS put_away, b.*
+    FROM bace.session_records r
+    CROSS JOIN LATERAL (
+        SELECT d.id_container_data_latest,
+               floor(extract(epoch FROM d.time) * 1000000 / $3::bigint)::bigint * $3::bigint AS start,
+               sum(coalesce(d.count, 1))::bigint AS count,
+               min(coalesce(d.min_value, d.value)) AS least, max(coalesce(d.max_value, d.value)) AS most,
+               sum(d.value * coalesce(d.count, 1)) AS total
+        FROM bace.datapoint_rows d
+        WHERE d.id_data_session = r.id_data_session AND d.time >= $1 AND d.time < $2
+        GROUP BY 1, 2
+    ) AS b
+"""
+
+# What was read of some sessions.
+LOADS_OF_SESSIONS = """
+    SELECT id_data_session, part, datasets FROM bace.session_loads
+    WHERE id_data_session = ANY ($1) ORDER BY id_data_session, part
+"""
+
+# Which of some sessions ($3) an account (see DUE_NON_FINAL) reads.
+READ_BY_ACCOUNT = """
+    SELECT id_data_session FROM bace.sessions_of($1, $2) WHERE id_data_session = ANY ($3)
 """

@@ -79,7 +79,7 @@ class Blob(AccountUnit):
         async with self.context.addresses.renewing(self.due.session_id):
             address = self._address()  # another track of the session may just have asked for both
             if address is None:
-                async with reading.of(self._listing()) as batches:
+                async with reading.of(self.listing()) as batches:
                     async for batch in batches:
                         yield batch
                 address = self._address()
@@ -97,7 +97,7 @@ class Blob(AccountUnit):
     def _address(self) -> str | None:
         return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
 
-    def _listing(self) -> AbstractAsyncContextManager[Answer]:
+    def listing(self) -> AbstractAsyncContextManager[Answer]:
         """The session once more: addresses are signed, expire, and are never stored."""
         start = as_time(self.due.start_timestamp)
         length = self.context.settings.longest_session

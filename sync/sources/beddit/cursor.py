@@ -23,7 +23,7 @@ PATIENCE = 8
 HOUR, DAY = 3_600.0, 86_400.0
 
 RETRY_AFTER = (HOUR, DAY, 7 * DAY, 30 * DAY)
-"""Seconds until a session that could not be understood is listed again; after the last one, no more."""
+"""Seconds until a session of which something was rejected is listed again; after the last one, no more."""
 
 MOST_SPOILT = 100
 """Sessions that are listed again; of more, the newest."""
@@ -31,7 +31,7 @@ MOST_SPOILT = 100
 
 @dataclass(frozen=True, slots=True)
 class Spoilt:
-    """A session that could not be understood: the vendor may mend it without a new stamp.
+    """A session of which something was rejected: the vendor may mend it without a new stamp.
 
     Attributes:
         start: Its id, which by the documents is its start in whole Unix seconds.
@@ -121,14 +121,14 @@ def still_spoilt(
 
     Args:
         known: Those that were before it.
-        listed: Those of them that the run listed again.
-        rejected: The sessions that the run could not understand.
+        listed: Those that the run listed again.
+        rejected: The sessions of which the run rejected something.
         now: Our own clock.
     """
     before = {one.start: one for one in known}
     after = {start: one for start, one in before.items() if start not in listed}
     for start in rejected:
-        tried = before[start].tried + 1 if start in listed else 0
+        tried = before[start].tried + 1 if start in listed and start in before else 0
         if start not in after and tried < len(RETRY_AFTER):
             after[start] = Spoilt(start, tried, now + RETRY_AFTER[tried])
     return tuple(after[start] for start in sorted(after, reverse=True)[:MOST_SPOILT])

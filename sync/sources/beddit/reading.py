@@ -25,7 +25,7 @@ class AccountContext:
     """What all units of one account share.
 
     Attributes:
-        rejected: Ids of sessions that the current run could not understand.
+        rejected: Ids of sessions that the current run could not understand, or not all items of.
     """
 
     source: str
@@ -107,6 +107,8 @@ class Reading:
                 self.context.rejected.add(decoded.rejected_id)
         else:
             row = decoded.record.row
+            if any(reject.counts for reject in decoded.rejects):
+                self.context.rejected.add(row["session_id"])
             self.seen.append(Seen(row["session_id"], row["updated"]))
             self.context.addresses.note(row["session_id"], row["updated"], decoded.addresses)
         return decoded

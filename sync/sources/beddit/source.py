@@ -24,6 +24,7 @@ from sync.sources.beddit.cursor import (
     still_owed,
     still_spoilt,
 )
+from sync.sources.beddit.items import EARLIEST, LATEST
 from sync.sources.beddit.lengths import Lengths
 from sync.sources.beddit.reading import AccountContext
 from sync.sources.beddit.settings import BedditSettings
@@ -40,12 +41,18 @@ from sync.sources.beddit.units import (
     Note,
     Window,
 )
+from sync.sources.beddit.verification import Verification
 from sync.transport import UNMETERED, AddressPolicy, FixedToken, HostGates, HttpClient, Limits, Meter
 
 NAME = "beddit"
 
 GROUP = 16
 """Blobs that are planned at a time, so that a long list of them stays interruptible."""
+
+NAMELESS = (
+    "some rejects tell no session of this user that could be asked for: they come right when their sessions "
+    "are put again, or with `nightshift backfill --reload`"
+)
 
 TRIES = 2
 """How often a raw signal is tried in one run; the second time for a version that the first one found."""
@@ -77,6 +84,7 @@ class BedditSource:
             http = HttpClient(
                 base_url=settings.base_url,
                 credentials=FixedToken("UserToken", account.token),
+                setting=f"{NAME}.accounts.{name}.token",
                 limits=limits,
                 user_agent=user_agent,
                 gates=gates,
@@ -135,9 +143,21 @@ class BedditSource:
         match task.kind:
             case "archive":
                 return self._saved(context, task)
+            case "retry" if task.rejects:
+                return self._again(context, task)
             case "retry":
-                return self._blobs(context)
+                return self._due_again(context)
+            case "verify":
+                return self._verified(context, task)
         return self._served(context, task)
+
+    async def _verified(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """What the cloud holds beside what the warehouse does."""
+        http = self._blob_http[context.account]
+        verification = Verification(context, self._warehouse, http, await self._course())
+        async with aclosing(verification.units(task)) as steps:
+            async for units in steps:
+                yield units
 
     async def _served(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """What the cloud holds."""
@@ -198,6 +218,24 @@ class BedditSource:
             course.widen(unit.found)
             async for units in self._blobs(context, between_windows=True):
                 yield units
+
+    async def _due_again(self, context: AccountContext) -> AsyncGenerator[Sequence[Unit], None]:
+        """What could not be had or understood before, where that is due."""
+        async for units in self._blobs(context):
+            yield units
+        async for units in self._spoilt(context, await self._course()):
+            yield units
+
+    async def _again(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """List the sessions of chosen rejects again, due or not."""
+        starts = {_session_of(reject.record_key, context.user_id) for reject in task.rejects}
+        named = sorted(start for start in starts if start is not None)
+        for first in range(0, len(named), GROUP):
+            yield [Again(context, start) for start in named[first : first + GROUP]]
+        async for units in self._conclude(context, await self._course(), listed=named):
+            yield units
+        if None in starts:
+            yield [Complain(context, NAMELESS)]
 
     async def _spoilt(self, context: AccountContext, course: Course) -> AsyncGenerator[Sequence[Unit], None]:
         """List sessions again that could not be understood; then write down what is left to do."""
@@ -316,6 +354,15 @@ class BedditSource:
         due = [DueBlob(user_id=context.user_id, **row) for row in rows]
         book = context.addresses
         return [blob for blob in due if not at_hand or book.has(blob.session_id, blob.track, blob.updated)]
+
+
+def _session_of(record_key: str, user_id: int) -> int | None:
+    """The session that a reject belongs to; None where nothing that can be asked for is named."""
+    user, _, rest = record_key.partition("/")
+    name = rest.partition("/")[0]
+    if user != str(user_id) or not name.removeprefix("-").isdecimal():
+        return None
+    return int(name) if EARLIEST <= int(name) < LATEST - 1 else None
 
 
 def _cannot_be_read(parts: Sequence[Interval]) -> str:

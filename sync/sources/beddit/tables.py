@@ -155,3 +155,38 @@ DUE_BLOBS = """
       AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $2)
     ORDER BY s.session_id DESC, d.track
 """
+
+# Sessions of a user that began in a stretch of time, that the source is thought to hold, and that are not
+# among some.
+STORED_SESSIONS = """
+    SELECT session_id, started_at FROM beddit.session_records
+    WHERE user_id = $1 AND started_at >= $2 AND started_at < $3 AND missing_upstream_at IS NULL
+      AND session_id <> ALL ($4)
+    ORDER BY session_id DESC
+"""
+
+# Raw signals that are stored for the newest version of sessions that began in a stretch of time, as DUE_BLOBS
+# has them, and how many samples their chunks hold: one after the other, from the first to the last.
+STORED_BLOBS = """
+    SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
+           s.start_timestamp, s.ended_at, s.updated, 0 AS attempts, b.status = 'complete' AS has_complete,
+           coalesce(b.sample_count, 0) AS stored_count, b.byte_count, s.started_at, chunks.held
+    FROM beddit.session_records s
+    JOIN beddit.blob_records b USING (user_id, session_id)
+    JOIN beddit.track_declarations d USING (user_id, session_id, track)
+    JOIN beddit.blob_mentions m USING (user_id, session_id, track)
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN coalesce(sum(length), 0) = coalesce(max(first_index + length), 0)
+                    THEN coalesce(sum(length), 0)::bigint ELSE -1 END AS held
+        FROM (
+            SELECT c.first_index,
+                   coalesce(cardinality(c.int2s), cardinality(c.int4s), cardinality(c.float4s),
+                            cardinality(c.float8s)) AS length
+            FROM beddit.sample_chunks c
+            WHERE (c.user_id, c.session_id, c.track) = (s.user_id, s.session_id, b.track)
+        ) AS chunk
+    ) AS chunks
+    WHERE s.user_id = $1 AND s.started_at >= $2 AND s.started_at < $3 AND s.missing_upstream_at IS NULL
+      AND b.updated IS NOT DISTINCT FROM s.updated AND m.updated IS NOT DISTINCT FROM s.updated
+    ORDER BY s.session_id DESC, d.track
+"""

@@ -237,7 +237,7 @@ async def test_a_revoked_token_stops_one_account_alone(open_pipeline, manual_clo
 
     errors = await pipeline.fetch("SELECT account, last_error FROM sync.streams ORDER BY account")
     assert [row["account"] for row in errors if row["last_error"]] == ["user2"]
-    for words in ("403", "expired", "check the account's settings"):
+    for words in ("403", "expired", "correct beddit.accounts."):
         assert words in errors[1]["last_error"]
     assert tokens[2] not in errors[1]["last_error"]
 

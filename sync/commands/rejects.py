@@ -1,0 +1,204 @@
+"""``nightshift rejects``: what could not become a row, and what a person does about it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final
+
+from rich.console import Console
+
+from sync.app import configured_accounts, open_app, open_triage
+from sync.config import Settings
+from sync.errors import ConfigurationError
+from sync.model import RunOutcome, Task, storable
+from sync.observe.display import plural
+from sync.observe.logging import Redactor
+from sync.observe.tables import moment, plain, plain_table
+from sync.ports import Observer
+from sync.storage.triage import FiledReject
+
+MOST_LISTED: Final = 100
+"""Items of one reason that are named to a person."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which rejects a command is about.
+
+    Attributes:
+        item_key: This one alone.
+        closed: Those as well that are resolved.
+    """
+
+    source: str | None = None
+    account: str | None = None
+    item_key: str | None = None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What became of rejects whose records were read again.
+
+    Attributes:
+        outcomes: The runs.
+        mended: Those that are resolved now.
+        open: Those that are not.
+        passed_over: Those that could not be tried, and why.
+    """
+
+    outcomes: Sequence[RunOutcome]
+    mended: Sequence[FiledReject]
+    open: Sequence[FiledReject]
+    passed_over: Sequence[tuple[FiledReject, str]]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is left."""
+        return not (self.open or self.passed_over or any(outcome.error for outcome in self.outcomes))
+
+    def plain(self) -> Iterable[Mapping[str, Any]]:
+        """A line for each reject, as values that JSON has words for."""
+        reasons: list[tuple[FiledReject, str, str | None]] = []
+        reasons += [(reject, "not tried", why) for reject, why in self.passed_over]
+        reasons += [(reject, "open", reject.reason) for reject in self.open]
+        reasons += [(reject, "mended", None) for reject in self.mended]
+        for reject, result, reason in reasons:
+            named = {"source": reject.source, "account": reject.account, "item_key": reject.item_key}
+            yield {**named, "result": result, "reason": reason}
+
+
+async def find_rejects(settings: Settings, choice: Choice) -> Sequence[FiledReject]:
+    """The rejects of a choice.
+
+    Raises:
+        ConfigurationError: One was named, and there is none of that name.
+    """
+    async with open_triage(settings) as triage:
+        found = await triage.rejects(
+            source=choice.source,
+            account=choice.account,
+            item_key=choice.item_key,
+            closed=choice.closed or choice.item_key is not None,
+        )
+    if choice.item_key is not None and not found:
+        raise ConfigurationError(
+            f"there is no reject {choice.item_key!r}; `nightshift rejects list --all` names them"
+        )
+    return found
+
+
+async def settle_reject(settings: Settings, choice: Choice, note: str) -> FiledReject:
+    """Close a reject on a person's word.
+
+    Raises:
+        ConfigurationError: There is none of that name that is open, or several accounts have one.
+    """
+    found = [reject for reject in await find_rejects(settings, choice) if reject.resolved_at is None]
+    if not found:
+        raise ConfigurationError(f"{choice.item_key} is resolved already")
+    if len(found) > 1:
+        owners = ", ".join(f"{reject.source}/{reject.account}" for reject in found)
+        raise ConfigurationError(f"several accounts have such a reject ({owners}): name one with --account")
+    async with open_triage(settings) as triage:
+        if not await triage.settle(found[0], storable(note)):
+            raise ConfigurationError(f"{choice.item_key} is resolved already")
+    return found[0]
+
+
+async def retry_rejects(
+    settings: Settings, choice: Choice, redactor: Redactor, observer: Observer
+) -> Retried:
+    """Read the records of open rejects again, now.
+
+    Raises:
+        ConfigurationError: One was named, and there is none of that name.
+    """
+    chosen = [reject for reject in await find_rejects(settings, choice) if reject.resolved_at is None]
+    configured = configured_accounts(settings)
+    passed_over = [
+        (reject, f"account {reject.account} of {reject.source} is not configured (any more)")
+        for reject in chosen
+        if reject.account not in configured.get(reject.source, ())
+    ]
+    outcomes: list[RunOutcome] = []
+    tried = [reject for reject in chosen if reject not in [left for left, _ in passed_over]]
+    if not tried:
+        return Retried(outcomes, (), (), passed_over)
+    async with open_app(settings, redactor, observer, command="rejects retry") as app:
+        for (source, account), group in groupby(tried, key=lambda reject: (reject.source, reject.account)):
+            task = Task("retry", rejects=tuple(reject.reject for reject in group))
+            outcomes += await app.run(task, source=source, account=account)
+        left = {(r.source, r.account, r.item_key): r for r in await app.triage.rejects()}
+    keys = [(reject.source, reject.account, reject.item_key) for reject in tried]
+    mended = [reject for key, reject in zip(keys, tried, strict=True) if key not in left]
+    return Retried(outcomes, mended, [left[key] for key in keys if key in left], passed_over)
+
+
+# --- for a person ---------------------------------------------------------------------------------
+
+
+def show_rejects(console: Console, rejects: Sequence[FiledReject]) -> None:
+    """How many there are of each reason, then each of them."""
+    if not rejects:
+        console.print("no rejects: every item became a row, or was superseded by one")
+        return
+    counts = Counter((f"{r.source}/{r.account}", r.reason) for r in rejects)
+    table = plain_table("rejects", "account", "reason", numbers=("rejects",))
+    for (account, reason), count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        table.add_row(f"{count:,}", plain(account), plain(reason))
+    console.print(table)
+    console.print()
+    items = plain_table("item", "account", "seen", "first", "last", "state", numbers=("seen",))
+    for _, group in groupby(rejects, key=lambda r: (r.source, r.account, r.reason)):
+        for reject in list(group)[:MOST_LISTED]:
+            items.add_row(
+                plain(reject.item_key),
+                plain(f"{reject.source}/{reject.account}"),
+                f"{reject.attempts:,}",
+                moment(reject.first_seen_at),
+                moment(reject.last_seen_at),
+                "open" if reject.resolved_at is None else f"resolved {moment(reject.resolved_at)}",
+            )
+    console.print(items)
+    hidden = sum(max(0, count - MOST_LISTED) for count in counts.values())
+    if hidden:
+        console.print(f"[dim]and {hidden:,} more (--json has all)[/]")
+
+
+def show_reject(console: Console, reject: FiledReject) -> None:
+    """All that is known of one."""
+    console.print(f"[bold]{plain(reject.item_key)}[/] of {plain(f'{reject.source}/{reject.account}')}")
+    console.print(f"  reason    {plain(reject.reason)}")
+    seen = f"{reject.attempts:,} {plural('time', reject.attempts)}"
+    console.print(
+        f"  seen      {seen}, first {moment(reject.first_seen_at)}, last {moment(reject.last_seen_at)}"
+    )
+    if reject.instant is not None:
+        console.print(f"  happened  {moment(reject.instant)}")
+    state = "open" if reject.resolved_at is None else f"resolved {moment(reject.resolved_at)}"
+    console.print(f"  state     {state}")
+    if reject.note is not None:
+        console.print(f"  note      {plain(reject.note)}")
+    payload = json.dumps(reject.payload, indent=2, ensure_ascii=False)
+    console.print(f"  payload   {plain(payload).replace(chr(10), chr(10) + ' ' * 12)}")
+
+
+def show_retried(console: Console, retried: Retried, redactor: Redactor) -> None:
+    """What came of each, and why some could not be tried."""
+    for reject in retried.mended:
+        console.print(f"[green]mended[/]     {plain(reject.item_key)}")
+    for reject in retried.open:
+        console.print(f"[yellow]still open[/] {plain(reject.item_key)}: {plain(reject.reason)}")
+    for reject, why in retried.passed_over:
+        console.print(f"[red]not tried[/]  {plain(reject.item_key)}: {plain(why)}")
+    for outcome in retried.outcomes:
+        if outcome.error is not None:
+            message = redactor.redact(str(outcome.error) or type(outcome.error).__name__)
+            console.print(f"[red]{outcome.source}/{outcome.account}[/] {plain(message)}")
+    if not (retried.mended or retried.open or retried.passed_over):
+        console.print("there is nothing to retry")

@@ -1,0 +1,428 @@
+"""Comparing an account's sessions with the warehouse: windows over what was read, answer by answer.
+
+There is no shorter form of a session than all of it, so that windows cost what a backfill of them does; raw
+signals cost a request for their length. Nothing is stored but differences, and what a repair reads again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Final
+
+from sync.errors import AddressRefused, RequestRefused, RetryableError, SourceContractError
+from sync.model import (
+    VERIFICATION,
+    Batch,
+    Difference,
+    Interval,
+    Pass,
+    Progress,
+    Record,
+    StreamKey,
+    Task,
+    Verified,
+    gaps,
+)
+from sync.ports import Unit, Warehouse
+from sync.sources.beddit.blob import DueBlob
+from sync.sources.beddit.blob_unit import NOT_SIGNAL, Blob
+from sync.sources.beddit.cursor import Course, Cursor, next_window
+from sync.sources.beddit.reading import AccountContext, Reading
+from sync.sources.beddit.tables import BLOBS, SESSIONS, STORED_BLOBS, STORED_SESSIONS
+from sync.sources.beddit.units import ASK_FOR_LESS, Window
+from sync.transport import HttpClient, Request
+
+GROUP: Final = 16
+"""Raw signals that are looked at side by side, at most."""
+
+
+@dataclass(slots=True)
+class Verification:
+    """Plans the verification of one account.
+
+    Attributes:
+        context: The account.
+        warehouse: What is stored.
+        http: The way to raw signals.
+        course: How windows are read.
+    """
+
+    context: AccountContext
+    warehouse: Warehouse
+    http: HttpClient
+    course: Course
+    _troubles: list[str] = field(default_factory=list)
+    _left_out: list[Interval] = field(default_factory=list)
+
+    async def units(self, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
+        """Windows over what was read, newest first, each with its raw signals.
+
+        What could not be looked at is left to the next run, and the run says so in the end.
+        """
+        cursor = Cursor.load((await self.warehouse.stream(self.context.stream)).cursor)
+        if cursor is None:  # nothing was read yet: nothing is claimed
+            return
+        verification, begin = await self._begun(task)
+        yield [begin]
+        while (window := await self._next(verification)) is not None:
+            unit = ComparedWindow(
+                Window(self.context, window, self.course), self.warehouse, verification.repair, cursor
+            )
+            yield [unit]
+            self.course.widen(unit.window.found)
+            before = len(self._troubles)
+            async for units in self._blobs(window, verification):
+                yield units
+            self.context.addresses.clear()
+            if len(self._troubles) == before:
+                yield [self._note(f"verified {unit.label}", Progress(covered=tuple(unit.covered)))]
+            else:
+                self._left_out.append(window)
+        if self._left_out or self.course.given_up:
+            yield [_Complain(self._stream, self._complaint())]
+        else:
+            yield [self._end(verification)]
+
+    @property
+    def _stream(self) -> StreamKey:
+        return stream_of(self.context)
+
+    async def _begun(self, task: Task) -> tuple[Pass, Unit]:
+        """The verification that a run goes on with, or a new one."""
+        state = await self.warehouse.stream(self._stream)
+        verification = Pass.load(state.cursor)
+        if verification is not None and verification.does(task):
+            return verification, self._note("going on", Progress())
+        (row,) = await self.warehouse.fetch("SELECT now() AS now")
+        verification = Pass(began_at=row["now"], since=task.since, until=task.until, repair=task.repair)
+        progress = Progress(cursor=verification.dump(), cursor_was=state.cursor, uncovered=state.coverage)
+        return verification, self._note("beginning", progress)
+
+    async def _next(self, verification: Pass) -> Interval | None:
+        """The newest stretch that was read, and not verified yet."""
+        read = (await self.warehouse.stream(self.context.stream)).coverage
+        done = (await self.warehouse.stream(self._stream)).coverage
+        wanted = _within(read, verification.since, verification.until)
+        return next_window(wanted, (*done, *self._left_out, *self.course.given_up), self.course.width)
+
+    async def _blobs(
+        self, window: Interval, verification: Pass
+    ) -> AsyncGenerator[Sequence[ComparedBlob], None]:
+        rows = await self.warehouse.fetch(STORED_BLOBS, self.context.user_id, window.start, window.end)
+        for first in range(0, len(rows), GROUP):
+            units = [self._blob(row, verification) for row in rows[first : first + GROUP]]
+            yield units
+            self._troubles += [unit.trouble for unit in units if unit.trouble is not None]
+
+    def _blob(self, row: Mapping[str, Any], verification: Pass) -> ComparedBlob:
+        columns = dict(row)
+        extra = {name: columns.pop(name) for name in ("byte_count", "started_at", "held")}
+        due = DueBlob(user_id=self.context.user_id, **columns)
+        return ComparedBlob(self.context, self.http, due, verification.repair, **extra)
+
+    def _note(self, label: str, progress: Progress) -> Unit:
+        return _Note(label, Batch(self._stream, progress=progress))
+
+    def _end(self, verification: Pass) -> Unit:
+        ended = replace(verification, ended=True)
+        progress = Progress(cursor=ended.dump(), cursor_was=verification.dump(), checked=True)
+        verified = Verified(verification.began_at, verification.since, verification.until)
+        return _Note("end of the verification", Batch(self._stream, progress=progress, verified=verified))
+
+    def _complaint(self) -> str:
+        parts = [*self.course.given_up, *self._left_out]
+        why = self._troubles[0] if self._troubles else "the vendor has no whole answer about them"
+        more = f" (and {len(parts) - 1} stretches more)" if len(parts) > 1 else ""
+        return (
+            f"the nights that began between {parts[0].start:%Y-%m-%d %H:%M} and "
+            f"{parts[0].end:%Y-%m-%d %H:%M} UTC{more} could not be verified: {why}. Everything else was, "
+            "and the next verification goes on with them"
+        )
+
+
+def stream_of(context: AccountContext) -> StreamKey:
+    """The stream that keeps how far an account's verification is."""
+    return StreamKey(context.source, context.account, VERIFICATION)
+
+
+@dataclass(slots=True)
+class ComparedWindow:
+    """A window's sessions beside the stored ones. A repair offers what differs to the sink.
+
+    Attributes:
+        window: Asks.
+        warehouse: What is stored.
+        repair: Whether to store what differs.
+        cursor: What was put after it comes with the next incremental pass: no difference.
+        covered: Parts of the window that were compared whole.
+    """
+
+    window: Window
+    warehouse: Warehouse
+    repair: bool
+    cursor: Cursor
+    covered: list[Interval] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
+
+    @property
+    def stream(self) -> StreamKey:
+        """The verification's."""
+        return stream_of(self.window.context)
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return self.window.label
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """What differs; of each part, once it was read whole, what has vanished from it."""
+        async with aclosing(self.window.batches()) as batches:
+            async for batch in batches:
+                if batch.records and (compared := await self._compared(batch)):
+                    yield compared
+                for part in batch.progress.covered if batch.progress else ():
+                    if vanished := await self._vanished(part):
+                        yield vanished
+                    self.covered.append(part)
+                if batch.learned:
+                    yield Batch(self.stream, learned=batch.learned)
+
+    async def _compared(self, batch: Batch) -> Batch | None:
+        """What differs in a part of an answer; None: nothing does."""
+        self._seen.update(record.row["session_id"] for record in batch.records)
+        records = [record for record in batch.records if self._is_due(record)]
+        faults = await self.warehouse.compare(records)
+        differences: list[Difference] = []
+        offered: list[Record] = []
+        for record in records:
+            fault = faults.get(record.label)
+            if fault is None:
+                continue
+            if fault.kind is not None:
+                began = record.row["started_at"]
+                differences.append(Difference(record.label, fault.kind, fault.text, began))
+            if fault.kind is None:  # only the mark is wrong, which says no more than what was seen
+                offered.append(record)
+            elif self.repair and not fault.newer_stays:
+                offered.append(replace(record, force=True))
+        if not differences and not offered:
+            return None
+        keys = {record.key for record in offered}
+        return Batch(
+            self.stream,
+            records=tuple(offered),
+            updates=tuple(
+                update
+                for update in batch.updates
+                if (update.row["user_id"], update.row["session_id"]) in keys
+            ),
+            read=sum(record.size + sum(reject.counts for reject in record.rejects) for record in offered),
+            differences=tuple(differences),
+            mended=tuple(record.label for record in offered),
+        )
+
+    def _is_due(self, record: Record) -> bool:
+        """Whether it is the window's business, and should be in the warehouse by now."""
+        window, row = self.window.window, record.row
+        is_news = row["updated"] is not None and row["updated"] > self.cursor.updated_after
+        return window.start <= row["started_at"] < window.end and not is_news
+
+    async def _vanished(self, part: Interval) -> Batch | None:
+        """Stored sessions that were in no answer: asked for once more, then marked; None: there are none."""
+        user = self.window.context.user_id
+        rows = await self.warehouse.fetch(STORED_SESSIONS, user, part.start, part.end, list(self._seen))
+        gone = [row for row in rows if await self._is_gone(row["session_id"], row["started_at"])]
+        if not gone:
+            return None
+        differences = tuple(
+            Difference(
+                f"{user}/{row['session_id']}",
+                "vanished",
+                "the source does not list this night any more; it stays, marked as missing upstream",
+                row["started_at"],
+            )
+            for row in gone
+        )
+        return Batch(
+            self.stream,
+            missing=tuple((SESSIONS, (user, row["session_id"])) for row in gone),
+            differences=differences,
+            mended=tuple(one.item_key for one in differences) if self.repair else (),
+        )
+
+    async def _is_gone(self, session_id: int, began: datetime) -> bool:
+        context = self.window.context
+        reading = Reading(context)
+        moment = Interval(began, began + timedelta(microseconds=1))
+        question = context.client.started_in(moment, context.settings.longest_session)
+        try:
+            async with reading.of(question) as batches:
+                async for _ in batches:
+                    pass
+        except ASK_FOR_LESS:
+            return False
+        # A session that nobody can understand may be this one.
+        return all(row.session_id not in {None, session_id} for row in reading.seen)
+
+
+@dataclass(slots=True)
+class ComparedBlob:
+    """One stored raw signal: what its chunks hold, and how long it is at its source, without its bytes.
+
+    That an address is refused, or the signal is gone, says nothing against what is stored.
+
+    Attributes:
+        byte_count: Bytes that were downloaded.
+        started_at: When the session began.
+        held: Samples in the chunks; -1 where they leave gaps.
+        trouble: After the unit: why it could not be looked at.
+    """
+
+    context: AccountContext
+    http: HttpClient
+    due: DueBlob
+    repair: bool
+    byte_count: int
+    started_at: datetime
+    held: int
+    trouble: str | None = None
+
+    @property
+    def stream(self) -> StreamKey:
+        """The verification's."""
+        return stream_of(self.context)
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return f"length of raw signal {self.due.session_id}/{self.due.track}"
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        """The difference, if there is one; then the signal, if it shall be mended."""
+        try:
+            fault = self._fault_in_chunks() or await self._fault_in_length()
+        except (RetryableError, RequestRefused, SourceContractError) as error:
+            self.trouble = str(error)
+            return
+        if fault is None:
+            return
+        difference = Difference(self._key, "blob", fault, self.started_at)
+        yield Batch(self.stream, differences=(difference,))
+        if self.repair:
+            async with aclosing(Blob(self.context, self.http, self.due).batches()) as batches:
+                async for batch in batches:
+                    yield self._forced(batch)
+
+    @property
+    def _key(self) -> str:
+        return f"{self.due.user_id}/{self.due.session_id}/{self.due.track}"
+
+    def _forced(self, batch: Batch) -> Batch:
+        """The downloaded signal replaces what is stored, though it may be the same version."""
+        records = tuple(replace(r, force=True) if r.head == BLOBS else r for r in batch.records)
+        mended = tuple(record.label for record in records if record.head == BLOBS)
+        return replace(batch, records=records, mended=mended)
+
+    def _fault_in_chunks(self) -> str | None:
+        if self.held == self.due.stored_count:
+            return None
+        held = "chunks with gaps" if self.held < 0 else f"{self.held:,} samples"
+        return f"the warehouse holds {held} where {self.due.stored_count:,} samples were stored"
+
+    async def _fault_in_length(self) -> str | None:
+        length = await self._length()
+        if length is None or length == self.byte_count:
+            return None
+        return f"the source's signal has {length:,} bytes, the stored one {self.byte_count:,}"
+
+    async def _length(self) -> int | None:
+        """Bytes of the signal at its source; None where nobody says."""
+        address = self._address()
+        length = None if address is None else await self._asked(address)
+        if length is None:  # the address was not at hand, or has expired
+            async with self.context.addresses.renewing(self.due.session_id):
+                address = self._address() or await self._listed_again()
+            length = None if address is None else await self._asked(address)
+        if address is not None:  # a repair uses it once more
+            self.context.addresses.note(self.due.session_id, self.due.updated, {self.due.track: address})
+        return length
+
+    def _address(self) -> str | None:
+        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
+
+    async def _listed_again(self) -> str | None:
+        reading = Reading(self.context)
+        async with reading.of(Blob(self.context, self.http, self.due).listing()) as batches:
+            async for _ in batches:
+                pass
+        return self._address()
+
+    async def _asked(self, address: str) -> int | None:
+        """What the host says of an address, by HEAD; by a byte of it where the signature is for GET alone."""
+        first_byte = Request(address, headers={"Range": "bytes=0-0"}, retry_timeouts=False)
+        for request in (Request(address, method="HEAD", retry_timeouts=False), first_byte):
+            try:
+                async with self.http.open(request) as response:
+                    return _length_in(response.status, response.headers)
+            except AddressRefused:
+                return None
+            except (RequestRefused, SourceContractError):
+                continue
+        return None
+
+
+def _length_in(status: int, headers: Mapping[str, str]) -> int | None:
+    """The length of a signal by the headers of an answer; None where they speak of something else."""
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind in NOT_SIGNAL or headers.get("Content-Encoding", "identity") != "identity":
+        return None
+    if status == HTTPStatus.PARTIAL_CONTENT:
+        text = headers.get("Content-Range", "").rpartition("/")[2]
+    else:
+        text = headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """Writes something down that no answer is needed for."""
+
+    label: str
+    batch: Batch
+
+    @property
+    def stream(self) -> StreamKey:
+        return self.batch.stream
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        yield self.batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Complain:
+    """Ends a run with an error that did not keep the rest of it from being done."""
+
+    stream: StreamKey
+    message: str
+    label: str = "what could not be verified"
+
+    async def batches(self) -> AsyncGenerator[Batch, None]:
+        yield Batch(self.stream)
+        raise SourceContractError(self.message)
+
+
+def _within(read: Sequence[Interval], since: datetime | None, until: datetime | None) -> tuple[Interval, ...]:
+    """What of some time lies between two moments, where these are given."""
+    if not read:
+        return ()
+    start, end = read[0].start, read[-1].end
+    outside = []
+    if since is not None and since > start:
+        outside.append(Interval(start, since))
+    if until is not None and until < end:
+        outside.append(Interval(until, end))
+    return tuple(part for one in read for part in gaps(one, outside))

@@ -1,0 +1,112 @@
+"""``nightshift verify`` as a person runs it: what it prints, and how it exits."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any
+
+import asyncpg
+import pytest
+
+from sync.emulators.bace import BaceCloud, Fleet
+from sync.emulators.beddit import BedditCloud, Fault, Study
+
+STUDY = Study(users=(1001,), nights=2, hours=0.1)
+FLEET = Fleet(sessions=3, first_start=1_690_000_000, hours=(0.1, 0.2))
+
+
+async def execute(dsn: str, statement: str) -> None:
+    """Change the warehouse behind nightshift's back."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(statement)
+    await connection.close()
+
+
+async def test_it_exits_by_what_it_finds(on_server: Any, database: str) -> None:
+    """Nothing read: 1. Equal: 0. A difference: 1, in a table and in JSON; mended: 0, and said once."""
+    async with BedditCloud(STUDY) as cloud, BaceCloud(FLEET) as bace:
+        on_server.configure(cloud, 1001, bace=bace)
+        unread = await on_server.run("verify", "--json")
+        assert unread.code == 1
+        assert {line["result"] for line in unread.lines} == {"nothing was read yet"}
+
+        await on_server.succeed("once")
+        equal = await on_server.succeed("verify", "--json")
+        assert [(line["account"], line["result"]) for line in equal.lines] == [
+            ("user1001", "equal"),
+            ("lab", "equal"),
+        ]
+
+        await execute(database, "UPDATE beddit.session_records SET software = 'x' WHERE user_id = 1001")
+        differs = await on_server.run("verify", "--json")
+        assert differs.code == 1
+        found = [line for line in differs.lines if "kind" in line]
+        assert [(line["kind"], line["mended"]) for line in found] == 2 * [("content", False)]
+        table = await on_server.run("verify")
+        assert table.code == 1
+        assert all(line["item_key"] in table.out for line in found)
+        assert "differs" in table.out
+        assert "software" in table.out
+
+        mended = await on_server.succeed("verify", "--repair", "--json")
+        assert [line["mended"] for line in mended.lines if "kind" in line] == [True, True]
+        assert [line["open"] for line in mended.lines if "result" in line] == [0, 0]
+        again = await on_server.succeed("verify", "--json")
+        assert [line for line in again.lines if "kind" in line] == []
+
+
+async def test_a_part_of_history_is_verified_alone(on_server: Any, database: str) -> None:
+    """What lies outside of --from and --to is neither found nor taken for resolved."""
+    async with BedditCloud(Study(users=(1001,), nights=4, hours=0.1, raw_signal=False)) as cloud:
+        on_server.configure(cloud, 1001)
+        await on_server.succeed("once")
+        await execute(database, "UPDATE beddit.session_records SET software = 'x'")
+        part = ("--from", "2024-03-10", "--to", "2024-03-12T12:00:00", "--json")
+        found = (await on_server.run("verify", *part)).lines
+        assert sum("kind" in line for line in found) == 2
+        await on_server.run("verify", "--json")
+        await on_server.run("verify", "--repair", *part)
+        left = (await on_server.run("verify", *part)).lines
+        assert sum("kind" in line for line in left) == 2
+
+
+async def test_an_account_that_fails_is_named(on_server: Any) -> None:
+    """What could not be compared is no equality: exit code 1, and why."""
+    async with BedditCloud(STUDY) as cloud:
+        on_server.configure(cloud, 1001)
+        await on_server.succeed("once")
+        cloud.revoke(1001)
+        ended = await on_server.run("verify")
+    assert ended.code == 1
+    assert "failed" in ended.out
+    assert "403" in ended.out
+
+
+async def test_from_after_to_is_refused(on_server: Any) -> None:
+    """A range that ends before it begins is a mistake, told as one."""
+    assert (await on_server.run("verify", "--from", "2024-02-01", "--to", "2024-01-01")).code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_it_in_order(
+    on_server: Any, rows: Any, database: str, number: signal.Signals, code: int
+) -> None:
+    """Interrupted, its run is closed, and the same command goes on."""
+    reached = asyncio.Event()
+
+    async def waiting(request: Any) -> None:
+        reached.set()
+
+    async with BedditCloud(STUDY) as cloud:
+        on_server.configure(cloud, 1001)
+        await on_server.succeed("once")
+        cloud.fail_next(Fault(stall=30))
+        cloud.on_request = waiting
+        process = await on_server.start("verify")
+        await asyncio.wait_for(reached.wait(), 30)
+        process.send(number)
+        assert (await process.ended()).code == code
+        assert ("interrupted",) in await rows(database, "SELECT outcome FROM sync.runs WHERE task = 'verify'")
+        cloud.on_request = None
+        await on_server.succeed("verify")
