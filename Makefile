@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test mutations image-test lint types contracts format lock build check clean
+.PHONY: help demo test campaign mutations image-test lint types contracts format lock build check clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,6 +29,10 @@ test: $(READY)  ## All tests, against a real PostgreSQL
 
 mutations: $(READY)  ## Breaks each promise on purpose and expects the tests to catch it
 	@$(BIN)/python tests/mutations/run.py
+
+campaign: $(READY)  ## Kill it hundreds of times and compare: KILLS=500 SEED=7 SEASON=3
+	@$(BIN)/python -m tests.campaign $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SEASON),--season $(SEASON))
 
 image-test:  ## The container image, built and tried without Docker (takes root and buildah)
 	@tests/integration/deploy/image.sh

@@ -380,7 +380,7 @@ def verify(
         typer.Option("--to", metavar="T", help="Only sessions that began before.", formats=_TIMES),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Read again what differs, and nothing else.")
+        bool, typer.Option("--repair", metavar=FLAG, help="Read again what differs, and nothing else.")
     ] = False,
     json: Json = False,
 ) -> None:

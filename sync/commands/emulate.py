@@ -173,6 +173,6 @@ def _say(
     for note in (*saved.passed_over, *saved.damaged) if saved else ():
         console.print(f"[yellow]passed over[/] {plain(str(note.path))}: {plain(note.reason)}")
     console.print(
-        "In another terminal, `run` until Ctrl-C, or `once`:\n"
+        "In another terminal (`run` goes on, `once` ends):\n"
         f"  {command} check\n  {command} run\n  {command} once\n  {command} status\nCtrl-C ends it."
     )

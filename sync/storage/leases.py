@@ -121,8 +121,8 @@ class PostgresLeases:
                 UPDATE sync.leases
                 SET worker_id = NULL, work = NULL,
                     cycles = CASE WHEN $4 THEN cycles ELSE cycles - coalesce(work, '') END,
-                    failures = CASE $5::boolean WHEN true THEN failures + 1 WHEN false THEN 0 ELSE failures END,
-                    retries = CASE WHEN NOT $6::boolean THEN retries ELSE retries || jsonb_build_object(
+                    failures = CASE $5::bool WHEN true THEN failures + 1 WHEN false THEN 0 ELSE failures END,
+                    retries = CASE WHEN NOT $6::bool THEN retries ELSE retries || jsonb_build_object(
                         work, now() + least(interval '1 minute' * 2 ^ least(failures, 6), interval '1 hour'))
                     END
                 WHERE source = $1 AND account = $2 AND worker_id = $3

@@ -13,6 +13,7 @@ from sync.model import Batch, StreamKey, Update
 from sync.sources.beddit.addresses import AddressBook
 from sync.sources.beddit.client import Answer, BedditClient
 from sync.sources.beddit.decode import DecodedSession, decode_session
+from sync.sources.beddit.items import EARLIEST, LATEST
 from sync.sources.beddit.paging import Seen
 from sync.sources.beddit.settings import BedditSettings
 from sync.sources.beddit.tables import BLOB_MENTIONS
@@ -103,15 +104,19 @@ class Reading:
         decoded = decode_session(element, self.context.user_id)
         if decoded.record is None:
             self.seen.append(Seen(None, None))
-            if decoded.rejected_id is not None:
-                self.context.rejected.add(decoded.rejected_id)
+            self._rejected(decoded.rejected_id)
         else:
             row = decoded.record.row
             if any(reject.counts for reject in decoded.rejects):
-                self.context.rejected.add(row["session_id"])
+                self._rejected(row["session_id"])
             self.seen.append(Seen(row["session_id"], row["updated"]))
             self.context.addresses.note(row["session_id"], row["updated"], decoded.addresses)
         return decoded
+
+    def _rejected(self, session_id: int | None) -> None:
+        """Have a session listed again later, if its id is a time that can be asked for."""
+        if session_id is not None and EARLIEST <= session_id < LATEST - 1:
+            self.context.rejected.add(session_id)
 
     def _batch(self, decoded: list[DecodedSession]) -> Batch:
         return Batch(

@@ -143,3 +143,14 @@ async def test_a_secret_that_the_cut_goes_through_is_not_kept(open_pipeline, man
     assert len(rows) == 60
     assert [row for row in rows if secret[:8] in row["payload"]] == []
     assert all("xxxxxxxx" in row["payload"] for row in rows)
+
+
+async def test_an_id_that_is_no_time_is_not_asked_for(open_pipeline, manual_clock, night):
+    """A session of the year 146 billion is a reject, and breaks nothing when others are due."""
+    pipeline = await open_pipeline(None, tokens=TOKENS, clock=manual_clock(NOW))
+    pipeline.clock = pipeline.cloud._clock
+    pipeline.cloud.put_raw(USER, b'{"id": %d, "start_timestamp": "odd"}' % (2**62), updated=float(START))
+    await pipeline.once()
+    pipeline.clock.now += DAY
+    await pipeline.once()
+    assert [row["item_key"] for row in await pipeline.fetch(OPEN)] == [f"1001/{2**62}"]

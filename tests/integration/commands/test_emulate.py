@@ -33,6 +33,14 @@ async def serve(nightshift, *arguments, **variables):
     return process, commands, "".join(said)
 
 
+def arguments(nightshift, words):
+    """What a printed command gives to this very program."""
+    begin = words.index(nightshift.program[0])
+    end = begin + len(nightshift.program)
+    assert words[begin:end] == nightshift.program
+    return words[end:]
+
+
 async def test_the_printed_commands_work_and_ctrl_c_ends_it(nightshift):
     """What it says can be pasted; its configuration is private; Ctrl-C ends it with a sentence."""
     process, commands, _ = await serve(nightshift, "--nights", "1", "--sessions", "4")
@@ -41,15 +49,17 @@ async def test_the_printed_commands_work_and_ctrl_c_ends_it(nightshift):
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert [cloud.schedule for cloud in clouds(load(config, {})).values()] == ["30s", "30s"]
     for words in commands:
-        assert words[:3] == ["env", "-u", "NIGHTSHIFT_STATE_DIR"]
-        assert words[3:6] == nightshift.program
+        assert words[0] == "env"
+        assert words[words.index("NIGHTSHIFT_STATE_DIR") - 1] == "-u"
         if words[-1] != "run":
-            await nightshift.succeed(*words[6:], NIGHTSHIFT_STATE_DIR="")
+            await nightshift.succeed(*arguments(nightshift, words), NIGHTSHIFT_STATE_DIR="")
     count = (
         "COPY (SELECT (SELECT count(*) FROM beddit.sessions), count(*) FILTER (WHERE status = 'complete'), "
         "count(*) FILTER (WHERE status = 'open') > 0 FROM bace.data_sessions) TO STDOUT"
     )
-    asked = await nightshift.succeed(*commands[0][6:-1], "sql", count, NIGHTSHIFT_STATE_DIR="")
+    asked = await nightshift.succeed(
+        *arguments(nightshift, commands[0])[:-1], "sql", count, NIGHTSHIFT_STATE_DIR=""
+    )
     assert asked.out == "2\t4\tt\n"
     process.send(signal.SIGINT)
     ended = await process.ended()
@@ -149,7 +159,7 @@ async def test_saved_sessions_can_be_served(nightshift):
     (nightshift.folder / "saved" / "note[1].txt").write_text("hello")
     process, commands, said = await serve(nightshift, "--archive", "saved")
     assert re.search(r"passed over .*note\[1\]\.txt", said)
-    ended = await nightshift.succeed(*commands[1][6:], "--json", NIGHTSHIFT_STATE_DIR="")
+    ended = await nightshift.succeed(*arguments(nightshift, commands[2]), "--json", NIGHTSHIFT_STATE_DIR="")
     assert [(line["account"], line["records"]) for line in ended.lines] == [("user42", {"night": 1})]
     process.send(signal.SIGINT)
     assert (await process.ended()).code == 130

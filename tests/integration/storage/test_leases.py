@@ -245,7 +245,7 @@ async def test_processes_that_meet_new_accounts_do_not_lock_each_other_out(join)
 
 
 async def test_what_failed_by_what_may_pass_is_due_again_soon(join, store):
-    """In a minute at first, each time in twice that time, an hour at most; its cycle stays done until then."""
+    """In a minute at first, then in twice that time, an hour at most; its cycle stays done until then."""
     member = await join()
     for minutes in (1, 2, 4, 8, 16, 32, 60, 60):
         assert await claimed(member, "alice") == {"alice"}
