@@ -213,6 +213,11 @@ class _Run:
         differences = tuple(
             replace(one, item_key=fit(one.item_key), text=fit(one.text)) for one in batch.differences
         )
+        # Of rows only the texts that are ours: what a vendor calls a thing is data, whatever it reads like.
+        updates = tuple(
+            replace(one, row={**one.row, "reason": fit(one.row["reason"])}) if one.row.get("reason") else one
+            for one in batch.updates
+        )
         records = tuple(replace(r, rejects=clean(r.rejects)) if r.rejects else r for r in batch.records)
         stretches = tuple(replace(s, rejects=clean(s.rejects)) if s.rejects else s for s in batch.stretches)
         return replace(
@@ -220,6 +225,7 @@ class _Run:
             records=records,
             stretches=stretches,
             rejects=clean(batch.rejects),
+            updates=updates,
             differences=differences,
         )
 

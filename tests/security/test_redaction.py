@@ -102,7 +102,7 @@ async def test_a_daemon_that_is_told_its_secrets(house: Any) -> None:
         account = bace.account()
         secrets = [TOKEN, account.client_secret, account.password, "sIgNaTuRe"]
         said_by_beddit = error(f"UserToken {TOKEN} {account.password} {signed}")
-        said_by_bace = error(f"Bearer {account.client_secret} {account.password} {signed}")
+        said_by_bace = error(f"Bearer {account.client_secret} {account.password} {TOKEN} {signed}")
         bace.put(DataSession.of([(dataset(), 1_699_999_000.5, 1.0)]))
         beddit.put_raw(1002, json.dumps({"id": 5, "note": said_by_beddit.decode()}).encode())
 
