@@ -49,6 +49,12 @@ EMPTY_AGAIN: Final = """
     WHERE schemaname IN ('sync', 'beddit', 'bace') AND tablename NOT IN ('alembic_version', 'workers')
 """
 
+AGE: Final = "UPDATE sync.workers SET heartbeat_at = '-infinity' WHERE worker_id <> $1 AND $2 = 0"
+# Who was frozen while it changes its own row ages by time alone, which nobody here has.
+AGE_ONE: Final = """
+    UPDATE sync.workers SET heartbeat_at = '-infinity' WHERE worker_id IN (
+        SELECT worker_id FROM sync.workers WHERE worker_id <> $1 AND pid = $2 FOR UPDATE SKIP LOCKED)
+"""
 TERMINATE: Final = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'nightshift:%' AND application_name <> $1
@@ -406,11 +412,7 @@ class Season:
     async def _take_over(self, pid: int | None = None) -> None:
         """Time passes until whoever is silent (or one process) counts as dead; another takes over from it."""
         async with self._looking:
-            await self.look.execute(
-                "UPDATE sync.workers SET heartbeat_at = '-infinity' WHERE worker_id <> $1 AND $2 IN (0, pid)",
-                self.keeper.number,
-                pid or 0,
-            )
+            await self.look.execute(AGE if pid is None else AGE_ONE, self.keeper.number, pid or 0)
             await self.keeper.beat()
             await self.oracle.judge()
 
