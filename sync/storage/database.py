@@ -102,7 +102,7 @@ def connecting() -> Iterator[None]:
 
 
 async def _refuse_old_server(pool: asyncpg.Pool) -> None:
-    with translated():
+    with connecting():  # a pool opens nothing before it is used
         async with pool.acquire() as connection:
             version = connection.get_server_version()
     if version.major < OLDEST_SERVER:
