@@ -240,6 +240,7 @@ class Batch:
         updates: Single rows without a version, replaced by key (state that only this stream writes).
         missing: Keys of records that the source holds no longer. They are marked and stay; the mark goes
             when the record comes again.
+        others: Accounts that may see the same records: what one of them still sees is not marked.
         rejects: Items that belong to no record here.
         progress: What is proved once this batch is stored.
         learned: Hints about the vendor, by name; safe to delete.
@@ -256,6 +257,7 @@ class Batch:
     stretches: tuple[Stretch, ...] = ()
     updates: tuple[Update, ...] = ()
     missing: tuple[tuple[Head, tuple[Any, ...]], ...] = ()
+    others: tuple[str, ...] = ()
     rejects: tuple[Reject, ...] = ()
     progress: Progress | None = None
     learned: Mapping[str, Any] = field(default_factory=dict)

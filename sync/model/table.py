@@ -63,6 +63,8 @@ class Head:
         stamp: A float8 column that orders a record's versions; NULL is older than everything.
         digest: A bytea column that tells contents of equal stamps apart.
         owns: The detail tables.
+        access: Where records are seen by several accounts: a table of the head's key, ``account`` and
+            ``refused_at``, which is NULL while the account sees the record.
     """
 
     noun: str
@@ -71,6 +73,7 @@ class Head:
     stamp: str
     digest: str
     owns: tuple[Table, ...] = ()
+    access: Table | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tall
     tally = Tally(read=batch.read, rejected=sum(reject.counts for reject in batch.all_rejects))
     judged: list[Judged] = []
     for head, records, missing in _by_head(batch):
-        outcome, of_head = await _write_records(connection, head, records, missing)
+        outcome, of_head = await _write_records(connection, head, records, missing, batch.others)
         tally += outcome
         judged += of_head
     tally += await write_stretches(connection, batch.stream, batch.stretches)
@@ -100,11 +100,17 @@ def _by_head(batch: Batch) -> Iterator[tuple[Head, list[Record], list[Key]]]:
 
 
 async def _write_records(
-    connection: asyncpg.Connection, head: Head, records: Sequence[Record], missing: Sequence[Key]
+    connection: asyncpg.Connection,
+    head: Head,
+    records: Sequence[Record],
+    missing: Sequence[Key],
+    others: Sequence[str],
 ) -> tuple[Tally, list[Judged]]:
     """Store what the version guard lets through; the tally, and what became of each key's last version.
 
-    Keys in ``missing`` that no record has are marked as missing upstream.
+    Keys in ``missing`` that no record has are marked as missing upstream, unless one of the accounts in
+    ``others`` sees the record. Whoever comes to mark it at the same time waits for the record's lock, so the
+    last one finds that nobody sees it.
     """
     folded = fold(records)
     tally = Tally(duplicate=folded.duplicate, superseded=folded.superseded)
@@ -112,7 +118,8 @@ async def _write_records(
     absent = set(missing).difference(offered_keys)
     stored = await _stored_versions(connection, head, [*offered_keys, *absent])
     if absent:
-        await connection.execute(mark_missing(head), *zip(*absent, strict=True))
+        sighted = () if head.access is None else (others,)
+        await connection.execute(mark_missing(head), *zip(*absent, strict=True), *sighted)
     verdicts = {record.key: _judged(record, stored) for record in folded.records}
     offered = [r for r in folded.records if verdicts[r.key] in (Verdict.STORE, Verdict.RESTAMP)]
     inserted = await _upsert_heads(connection, head, offered)

@@ -82,10 +82,24 @@ def select_details(head: Head, table: Table) -> str:
 
 @lru_cache
 def mark_missing(head: Head) -> str:
-    """Mark the records of given keys as missing upstream; an older mark stays."""
+    """Mark the records of given keys as missing upstream; an older mark stays.
+
+    Where the head knows who sees a record, those that one of some accounts sees are left out; these accounts
+    are the parameter behind the keys.
+    """
+    unseen = (
+        ""
+        if head.access is None
+        else f"""
+          AND NOT EXISTS (
+              SELECT FROM {head.access.name} a
+              WHERE ({_names(head.key, "a")}) = ({_names(head.key, "t")})
+                AND a.account = ANY (${len(head.key) + 1}) AND a.refused_at IS NULL)
+    """
+    )
     return f"""
         UPDATE {head.table.name} t SET missing_upstream_at = now()
-        FROM {_unnest(head)} WHERE {_same_key(head)} AND t.missing_upstream_at IS NULL
+        FROM {_unnest(head)} WHERE {_same_key(head)} AND t.missing_upstream_at IS NULL {unseen}
     """
 
 

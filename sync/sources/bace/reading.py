@@ -21,7 +21,6 @@ from sync.sources.bace.tables import (
     ACCESS_KEY,
     KNOWN_REJECTS,
     KNOWN_SESSIONS,
-    SEEN_BY,
     SESSION_ACCESS,
     SESSIONS,
 )
@@ -213,14 +212,14 @@ class Reading:
         return self._batch(kept, known)
 
     async def revisited(self, ids: Sequence[UUID]) -> AsyncGenerator[Batch, None]:
-        """Known sessions, asked for by id; those that are gone are marked."""
+        """Known sessions, asked for by id; those that are gone for all accounts are marked."""
         for chunk in _chunks(ids):
             found, gone = await self.by_id(chunk)
             batch = await self.whole(found)
-            missing = await self._unseen_by_others(gone)
             yield replace(
                 batch,
-                missing=tuple((SESSIONS, (key,)) for key in missing),
+                missing=tuple((SESSIONS, (key,)) for key in gone),
+                others=self.context.other_accounts,
                 updates=(*batch.updates, *(self._access(key, self._now) for key in gone)),
             )
 
@@ -257,13 +256,6 @@ class Reading:
         context = self.context
         rows = await context.warehouse.fetch(KNOWN_REJECTS, context.source, context.account, list(keys))
         return len(rows) == len(set(keys))
-
-    async def _unseen_by_others(self, ids: Sequence[UUID]) -> list[UUID]:
-        if not ids:
-            return []
-        rows = await self.context.warehouse.fetch(SEEN_BY, list(ids), list(self.context.other_accounts))
-        seen = {row["id_data_session"] for row in rows}
-        return [key for key in ids if key not in seen]
 
     def _access(self, key: UUID, refused_at: datetime | None) -> Update:
         row = {"id_data_session": key, "account": self.context.account, "refused_at": refused_at}

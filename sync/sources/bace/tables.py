@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from sync.model import Head, PgType, Series, Table
 
+SESSION_ACCESS = Table(
+    "bace.session_access",
+    (
+        ("id_data_session", PgType.UUID),
+        ("account", PgType.TEXT),
+        ("refused_at", PgType.TIMESTAMPTZ),
+    ),
+)
+ACCESS_KEY = ("id_data_session", "account")
+
 SESSIONS = Head(
     noun="data session",
     table=Table(
@@ -32,6 +42,7 @@ SESSIONS = Head(
     key=("id_data_session",),
     stamp="updated_at_seconds",
     digest="digest",
+    access=SESSION_ACCESS,
 )
 
 DATAPOINTS = Series(
@@ -54,16 +65,6 @@ DATAPOINTS = Series(
     weight="count",
     loads="bace.session_loads",
 )
-
-SESSION_ACCESS = Table(
-    "bace.session_access",
-    (
-        ("id_data_session", PgType.UUID),
-        ("account", PgType.TEXT),
-        ("refused_at", PgType.TIMESTAMPTZ),
-    ),
-)
-ACCESS_KEY = ("id_data_session", "account")
 
 SESSION_CHECKS = Table(
     "bace.session_checks",

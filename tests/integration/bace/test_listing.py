@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -229,6 +230,30 @@ async def test_several_accounts_share_a_session(open_pipeline, hundred):
         await pipeline.once(accounts=[one["account"]])
     assert await pipeline.missing() == set()
     assert [row["count"] for row in await pipeline.fetch(access)] == [119, 120]
+
+
+async def test_a_session_that_vanishes_for_two_accounts_at_once(open_pipeline, session):
+    """Both are told so before either of them has written it down, and the session is marked all the same."""
+    one = session(int(NOW) - 5 * DAY)
+    pipeline = await open_pipeline([one])
+    pipeline.add_account("clinic", [one.group])
+    await pipeline.once()
+    pipeline.cloud.remove(one.id)
+    asked = []
+    both_asked = asyncio.Event()
+
+    async def meet(request):
+        if one.id in f"{request.path} {request.query} {request.body}":
+            asked.append(request)
+            if len(asked) == 2:
+                both_asked.set()
+            await asyncio.wait_for(both_asked.wait(), 10)
+
+    pipeline.cloud.on_request = meet
+    pipeline.clock.now += 8 * DAY
+    await pipeline.once()
+    assert both_asked.is_set()
+    assert await pipeline.missing() == {one.id}
 
 
 @pytest.mark.parametrize(

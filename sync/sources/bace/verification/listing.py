@@ -16,6 +16,7 @@ from sync.sources.bace.listing import BY_START, Done, Paging
 from sync.sources.bace.passes import LARGE_PAGE, Pages, not_proved
 from sync.sources.bace.reading import CHUNK, Reading
 from sync.sources.bace.sessions import COLUMNS, DecodedSession
+from sync.sources.bace.tables import SEEN_BY
 
 
 def stream_of(context: AccountContext) -> StreamKey:
@@ -89,7 +90,7 @@ class ComparedList:
         ]
         async with aclosing(reading.revisited(unlisted)) as batches:
             async for batch in batches:
-                yield self._vanished(batch)
+                yield await self._vanished(batch)
 
     async def _compared(
         self, reading: Reading, sessions: Sequence[DecodedSession]
@@ -150,8 +151,11 @@ class ComparedList:
             mended=tuple(record.label for record in batch.records),
         )
 
-    def _vanished(self, batch: Batch) -> Batch:
+    async def _vanished(self, batch: Batch) -> Batch:
         """Sessions that the source knows no longer are marked; one that it still knows is as it should be."""
+        gone = [key for _, (key,) in batch.missing]
+        others = list(self.context.other_accounts)
+        seen = {row["id_data_session"] for row in await self.context.warehouse.fetch(SEEN_BY, gone, others)}
         differences = tuple(
             Difference(
                 str(key),
@@ -159,7 +163,8 @@ class ComparedList:
                 "the source has no session of this id any more; it stays, marked as missing upstream",
                 self.owned[key].began,
             )
-            for _, (key,) in batch.missing
+            for key in gone
+            if key not in seen
         )
         return replace(
             batch,
