@@ -84,6 +84,7 @@ def decoded(study: Study, folder: Path) -> list[list[Rows]]:
                 night.start_timestamp,
                 None,
                 None,
+                bytes(32),
                 0,
             )
             chunks.extend(decode_blob(due, spool, b"").details)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sync.model import ColumnValues, PgType, Record, Rows
+from sync.sources.beddit.addresses import Version
 from sync.sources.beddit.tables import BLOBS, SAMPLE_CHUNKS
 
 CHUNK_BYTES = 3_920
@@ -83,6 +84,7 @@ class DueBlob:
     start_timestamp: float
     ended_at: datetime | None
     updated: float | None
+    session_digest: bytes
     attempts: int
     has_complete: bool = False
     stored_count: int = 0
@@ -91,6 +93,11 @@ class DueBlob:
     def key(self) -> tuple[int, str]:
         """Session and track."""
         return self.session_id, self.track
+
+    @property
+    def version(self) -> Version:
+        """The version of the session that declares it so."""
+        return Version(self.updated, self.session_digest)
 
     @property
     def expected_count(self) -> int | None:

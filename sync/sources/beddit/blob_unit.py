@@ -95,7 +95,7 @@ class Blob(AccountUnit):
         # Otherwise the session that was just stored says what is due now.
 
     def _address(self) -> str | None:
-        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
+        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.version)
 
     def listing(self) -> AbstractAsyncContextManager[Answer]:
         """The session once more: addresses are signed, expire, and are never stored."""
@@ -164,6 +164,7 @@ class Blob(AccountUnit):
             "session_id": self.due.session_id,
             "track": self.due.track,
             "updated": self.due.updated,
+            "session_digest": self.due.session_digest,
             "attempts": self.due.attempts + 1,
             "status": status,
             "reason": reason,

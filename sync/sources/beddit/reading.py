@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sync.errors import SyncError
 from sync.model import Batch, StreamKey, Update
-from sync.sources.beddit.addresses import AddressBook
+from sync.sources.beddit.addresses import AddressBook, Version
 from sync.sources.beddit.client import Answer, BedditClient
 from sync.sources.beddit.decode import DecodedSession, decode_session
 from sync.sources.beddit.items import EARLIEST, LATEST
@@ -110,7 +110,8 @@ class Reading:
             if any(reject.counts for reject in decoded.rejects):
                 self._rejected(row["session_id"])
             self.seen.append(Seen(row["session_id"], row["updated"]))
-            self.context.addresses.note(row["session_id"], row["updated"], decoded.addresses)
+            version = Version(row["updated"], row["digest"])
+            self.context.addresses.note(row["session_id"], version, decoded.addresses)
         return decoded
 
     def _rejected(self, session_id: int | None) -> None:

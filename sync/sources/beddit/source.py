@@ -353,7 +353,7 @@ class BedditSource:
         rows = await self._warehouse.fetch(DUE_BLOBS, context.user_id, as_time(context.clock()))
         due = [DueBlob(user_id=context.user_id, **row) for row in rows]
         book = context.addresses
-        return [blob for blob in due if not at_hand or book.has(blob.session_id, blob.track, blob.updated)]
+        return [blob for blob in due if not at_hand or book.has(blob.session_id, blob.track, blob.version)]
 
 
 def _session_of(record_key: str, user_id: int) -> int | None:

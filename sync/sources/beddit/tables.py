@@ -120,6 +120,7 @@ BLOB_ATTEMPTS = Table(
         ("session_id", PgType.INT8),
         ("track", PgType.TEXT),
         ("updated", PgType.FLOAT8),
+        ("session_digest", PgType.BYTEA),
         ("attempts", PgType.INT4),
         ("status", PgType.TEXT),
         ("reason", PgType.TEXT),
@@ -128,13 +129,13 @@ BLOB_ATTEMPTS = Table(
     ),
 )
 
-# A blob is due when its address was named for its session's version and that was not fetched yet, or was
-# read in another way than the session now says, and no earlier failure asks for patience; a session that was
-# put again is worth trying at once. The time is a parameter: the clock that asks for patience is the one that
-# ends it.
+# A blob is due when its address was named for its session's version and that was not fetched yet (of a stamp
+# whose content has changed: the last attempt tells), or was read in another way than the session now says,
+# and no earlier failure asks for patience; a session that was put again is worth trying at once. The time is
+# a parameter: the clock that asks for patience is the one that ends it.
 DUE_BLOBS = """
     SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
-           s.start_timestamp, s.ended_at, s.updated,
+           s.start_timestamp, s.ended_at, s.updated, s.digest AS session_digest,
            CASE WHEN a.next_attempt_at IS NULL THEN 0 ELSE a.attempts END AS attempts,
            coalesce(b.status = 'complete', false) AS has_complete,
            coalesce(b.sample_count, 0) AS stored_count
@@ -147,9 +148,10 @@ DUE_BLOBS = """
         ON (b.user_id, b.session_id, b.track) = (d.user_id, d.session_id, d.track)
     LEFT JOIN beddit.blob_attempts a
         ON (a.user_id, a.session_id, a.track) = (d.user_id, d.session_id, d.track)
-        AND a.updated IS NOT DISTINCT FROM s.updated
+        AND a.updated IS NOT DISTINCT FROM s.updated AND a.session_digest = s.digest
     WHERE s.user_id = $1
       AND (b.track IS NULL OR b.updated IS DISTINCT FROM s.updated
+           OR coalesce(a.status, 'pending') IN ('pending', 'unavailable')
            OR (b.data_type, b.samples_per_frame, b.frame_length, b.expected_count) IS DISTINCT FROM
               (d.data_type, d.samples_per_frame, s.frame_length, s.frame_count * d.samples_per_frame))
       AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $2)
@@ -169,7 +171,8 @@ STORED_SESSIONS = """
 # has them, and how many samples their chunks hold: one after the other, from the first to the last.
 STORED_BLOBS = """
     SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
-           s.start_timestamp, s.ended_at, s.updated, 0 AS attempts, b.status = 'complete' AS has_complete,
+           s.start_timestamp, s.ended_at, s.updated, s.digest AS session_digest, 0 AS attempts,
+           b.status = 'complete' AS has_complete,
            coalesce(b.sample_count, 0) AS stored_count, b.byte_count, s.started_at, chunks.held
     FROM beddit.session_records s
     JOIN beddit.blob_records b USING (user_id, session_id)

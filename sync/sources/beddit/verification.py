@@ -348,11 +348,11 @@ class ComparedBlob:
                 address = self._address() or await self._listed_again()
             length = None if address is None else await self._asked(address)
         if address is not None:  # a repair uses it once more
-            self.context.addresses.note(self.due.session_id, self.due.updated, {self.due.track: address})
+            self.context.addresses.note(self.due.session_id, self.due.version, {self.due.track: address})
         return length
 
     def _address(self) -> str | None:
-        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.updated)
+        return self.context.addresses.take(self.due.session_id, self.due.track, self.due.version)
 
     async def _listed_again(self) -> str | None:
         reading = Reading(self.context)

@@ -299,6 +299,26 @@ async def test_a_session_put_again_fetches_its_signal_again(open_pipeline, manua
     await pipeline.assert_truth()
 
 
+async def test_another_content_under_an_equal_stamp_fetches_the_signal_again(
+    open_pipeline, manual_clock, night
+):
+    """The signal belongs to the content, also where the stamp does not tell the contents apart."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    await pipeline.once()
+    pipeline.cloud.set_blob(USER, int(START), "normal", BLOB[::-1])
+    pipeline.cloud.put(USER, night(START, level=71.0, sampled_tracks=DECLARED), updated=NOW)
+    pipeline.cloud.fail_next(Fault(status=404), times=2, host="blob")
+    await pipeline.once()
+    assert (await only_track(pipeline))["status"] == "unavailable"
+    await is_due_again(pipeline)
+    await pipeline.once()
+    assert (await only_track(pipeline))["status"] == "complete"
+    pipeline.cloud.forget_requests()
+    await pipeline.once()
+    assert not pipeline.cloud.requests_to("blob")
+    await pipeline.assert_truth()
+
+
 @pytest.mark.parametrize(
     ("before", "after"), [("uint16", "int16"), ("int24", "uint16"), ("uint16", "float32")]
 )

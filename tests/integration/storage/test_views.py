@@ -231,7 +231,8 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
         (True, "unavailable", None, ("unavailable", "why", 3)),
         (False, "unavailable", None, ("absent", "why", 3)),
         (True, "complete", "complete", ("complete", None, 3)),
-        (True, "unavailable", "complete", ("complete", "why", 3)),
+        (True, "unavailable", "complete", ("unavailable", "why", 3)),
+        (True, None, "complete", ("pending", None, 0)),
         (False, None, "complete", ("complete", None, 0)),
         (True, "mismatch", "mismatch", ("mismatch", "too short", 3)),
         (True, "unsupported", "unsupported", ("unsupported", "too short", 3)),
@@ -250,6 +251,7 @@ async def test_the_status_of_a_raw_signal(store, night, signal, *, address, atte
         failed = attempt in ("pending", "unavailable")
         row = key | {
             "updated": 1.0,
+            "session_digest": records[0].row["digest"],
             "attempts": 3,
             "status": attempt,
             "reason": "why" if failed else None,

@@ -32,6 +32,7 @@ DUE = DueBlob(
     start_timestamp=1431835725.618702,
     ended_at=None,
     updated=1371482503.646541,
+    session_digest=bytes(32),
     attempts=0,
 )
 CODES = {
