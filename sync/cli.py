@@ -11,6 +11,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,9 @@ _ENDINGS = {
     signal.SIGTERM: ("terminated", 143),
     signal.SIGHUP: ("the terminal is gone", 129),
 }
+_PATIENCE_S = 10.0
+"""How long ending in order may take before another signal ends at once."""
+
 _GOES_ON = "what was committed stays, and the same command goes on from there"
 
 log = structlog.get_logger(__name__)
@@ -793,19 +797,26 @@ def _run(work: Coroutine[Any, Any, T], *, farewell: str = _GOES_ON) -> T:
     """Run to the end, or to a signal: the batch in hand is committed or rolled back, whole.
 
     A signal cancels the work, which then ends in order: its runs are closed and the embedded server stops.
-    That takes a moment, in which further signals change nothing.
+    That takes a moment, in which further signals change nothing. Where it takes ``_PATIENCE_S`` (a database
+    that does not answer), another one ends the process at once.
     """
     received: list[signal.Signals] = []
+    asked_at = 0.0
 
     async def until_signal() -> T:
         task = asyncio.ensure_future(work)
 
         def end(number: signal.Signals) -> None:
-            if received:
+            nonlocal asked_at
+            received.append(number)
+            if len(received) == 1:
+                asked_at = time.monotonic()
+                task.cancel()
+            elif time.monotonic() - asked_at < _PATIENCE_S:
                 _err.print("[dim]ending already: the batch in hand is finished, the database closed ...[/]")
             else:
-                task.cancel()
-            received.append(number)
+                _err.print("[dim]ended at once: what was not committed will be read again[/]")
+                os._exit(128 + number)
 
         for number in _ENDINGS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it

@@ -108,13 +108,14 @@ async def send(
         answer = await _disordered(answer, fault.disorder)
     response.content_type = fault.content_type or answer.content_type
     response.headers["Date"] = formatdate(now + fault.clock_skew, usegmt=True)
-    if answer.compress and "gzip" in request.headers.get("Accept-Encoding", ""):
+    has_body = request.method != "HEAD"  # an empty gzip stream is not empty
+    if answer.compress and has_body and "gzip" in request.headers.get("Accept-Encoding", ""):
         response.enable_compression(web.ContentCoding.gzip)
     elif answer.length is not None:
         response.content_length = answer.length
     try:
         await response.prepare(request)
-        if request.method != "HEAD":
+        if has_body:
             await _write(request, response, answer.pieces, fault)
     except ConnectionError:
         pass  # the client left, which is its right

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeAlias
 
 import asyncpg
@@ -132,7 +132,8 @@ async def while_connected(connection: asyncpg.Connection) -> AsyncIterator[None]
             try:
                 yield
             finally:
-                connection.remove_termination_listener(lost)
+                with suppress(asyncpg.InterfaceError):  # taken away from us meanwhile: what ended us says why
+                    connection.remove_termination_listener(lost)
     except TimeoutError as error:
         if not limit.expired():
             raise

@@ -263,3 +263,28 @@ async def test_the_disk_is_full(folder, tmp_path, night, manual_clock, not_teste
                     await assert_rows(again)
     except PermissionError as error:
         not_tested("a full disk", str(error))
+
+
+async def test_a_command_that_cannot_end_in_order_is_ended_by_another_signal(pipeline, proxy, nightshift):
+    """Where the database says nothing, a second Ctrl-C after a while ends the process; nothing is lost."""
+    asked = asyncio.Event()
+
+    async def vanish(request: Request) -> None:
+        pipeline.cloud.on_request = None
+        proxy.swallow()
+        asked.set()
+
+    nightshift.configure(pipeline.cloud, 1001)
+    pipeline.cloud.on_request = vanish
+    process = await nightshift.start("once", NIGHTSHIFT_WAREHOUSE__DSN=proxy.dsn)
+    await asyncio.wait_for(asked.wait(), 30)
+    await asyncio.sleep(0.5)
+    process.send(signal.SIGTERM)
+    await asyncio.sleep(11)
+    process.send(signal.SIGTERM)
+    ended = await asyncio.wait_for(process.ended(), 5)
+    assert ended.code == 128 + signal.SIGTERM
+    assert "ended at once" in ended.err
+    proxy.swallow(False)
+    await pipeline.once()
+    await assert_rows(pipeline)
