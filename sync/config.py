@@ -58,7 +58,7 @@ OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "NIGHTSHIFT_TEST_DSN"})
 SEARCHED = (Path("nightshift.toml"), Path("/etc/nightshift/nightshift.toml"))
 EXAMPLE = "nightshift.example.toml"
 HIDDEN = "********"
-NOWHERE = "off"
+NEVER = NOWHERE = "off"
 
 _NESTED = "__"
 _FROM_FILE = "_file"
@@ -121,6 +121,10 @@ def _check_schedule(text: str) -> str:
     return text
 
 
+def _check_schedule_or_never(text: str) -> str:
+    return text if text == NEVER else _check_schedule(text)
+
+
 def _check_listen(place: str) -> str:
     if place == NOWHERE:
         return place
@@ -140,6 +144,7 @@ AccountName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]+$")]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Times = Annotated[str, AfterValidator(_check_schedule)]
+TimesOrNever = Annotated[str, AfterValidator(_check_schedule_or_never)]
 Listen = Annotated[str, AfterValidator(_check_listen)]
 
 
@@ -250,6 +255,10 @@ class Cloud(Section):
     """When the daemon asks for what is new: an interval (30s, 15m, 6h, 1d) or a crontab line, in UTC."""
     retry_schedule: Times = "1h"
     """When it looks again at what could not be had or proved before, if that is due."""
+    verify_schedule: TimesOrNever = "off"
+    """When it verifies each account, as `nightshift verify` does: like 7d, or a crontab line; off: never."""
+    verify_repair: bool = False
+    """Whether that verification also reads again what it finds to differ."""
 
 
 class BedditAccount(Section):

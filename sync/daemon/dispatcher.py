@@ -21,7 +21,7 @@ from sync.schedule import Schedule
 log = structlog.get_logger(__name__)
 
 TURN_S: Final = 300.0
-"""How long an account may keep others waiting; then it goes to the end of the queue."""
+"""How long work may keep other work waiting; then it goes to the end of the queue."""
 
 AGAIN_S: Final = 2.0
 """How soon a warehouse that is away is asked again; the keeper watches it, and says so."""
@@ -184,11 +184,20 @@ class Dispatcher:
         """What in the queue only waits for a place."""
         return [item for item in self._queue.items() if item[0][0] not in self._running]
 
+    def _is_due_for_more(self, account: str, kind: str, since: datetime) -> bool:
+        """Whether a cycle of another kind has begun since then: what is new waits for no verification."""
+        return any(
+            name == account and other != kind and _cycle(work) > since
+            for (name, other), (work, _) in self._queue.items()
+        )
+
     async def _work_on(self, account: str, work: Work) -> None:
-        begun = monotonic()
+        begun, begun_at = monotonic(), datetime.now(UTC)
 
         def is_enough() -> bool:
-            return monotonic() - begun > TURN_S and bool(self._waiting())
+            if monotonic() - begun <= TURN_S:
+                return False
+            return bool(self._waiting()) or self._is_due_for_more(account, work.kind, begun_at)
 
         outcome = await self.engine.run_account(self.source, account, work.task, is_enough=is_enough)
         await self._give_back(account, outcome)

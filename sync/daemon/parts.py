@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import structlog
 
 from sync.app import App, choose, clouds, configured_accounts, fresh_since, open_app
-from sync.config import NOWHERE, Cloud, Settings
+from sync.config import NEVER, NOWHERE, Cloud, Settings
 from sync.daemon.dispatcher import Dispatcher, Work
 from sync.daemon.notify import Notifier
 from sync.daemon.pages import Pages
@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 
 NEW: Final = Task("once")
 AGAIN: Final = Task("retry")
+VERIFY: Final = "verify"
 HOUSEKEEPING: Final = "housekeeping"
 OPENING: Final = "opening"
 LOOK_S: Final = 60.0
@@ -163,8 +164,11 @@ class Parts:
         timetable = self._timetable(dispatchers, house)
 
         def look(*, retry_failed: bool = False) -> None:
-            for name, (new, _) in self._works.items():  # which includes what is due again
-                dispatchers[name].look([new], retry_failed=retry_failed)
+            for name, works in self._works.items():
+                dispatchers[name].look(
+                    [work for work in works if work.task != AGAIN],  # which what is new includes
+                    retry_failed=retry_failed,
+                )
 
         async def look_around() -> NoReturn:
             while True:
@@ -233,12 +237,16 @@ class Parts:
 
 def works(cloud: Cloud) -> Sequence[Work]:
     """What is done for the accounts of a source again and again, the most urgent first."""
-    return Work(NEW, Schedule(cloud.schedule)), Work(AGAIN, Schedule(cloud.retry_schedule))
+    reading = Work(NEW, Schedule(cloud.schedule)), Work(AGAIN, Schedule(cloud.retry_schedule))
+    if cloud.verify_schedule == NEVER:
+        return reading
+    return *reading, Work(Task(VERIFY, repair=cloud.verify_repair), Schedule(cloud.verify_schedule))
 
 
 def jobs(sources: Iterable[str]) -> Sequence[str]:
     """The names of all jobs that there may be."""
-    return [*(f"{source}.{task.kind}" for source in sources for task in (NEW, AGAIN)), HOUSEKEEPING]
+    kinds = (NEW.kind, AGAIN.kind, VERIFY)
+    return [*(f"{source}.{kind}" for source in sources for kind in kinds), HOUSEKEEPING]
 
 
 async def together(**parts: Coroutine[Any, Any, NoReturn]) -> NoReturn:

@@ -13,7 +13,7 @@ import structlog
 
 from sync.engine.troubles import Troubles
 from sync.errors import LeaseLost, SyncError
-from sync.model import Batch, Reject, RunOutcome, Tally, Task, Traffic, storable
+from sync.model import Batch, Difference, Reject, RunOutcome, Tally, Task, Traffic, storable
 from sync.ports import Ledger, Observer, Sink, Source, Unit
 
 log = structlog.get_logger(__name__)
@@ -108,6 +108,8 @@ class _Run:
         self._paused = False
         self._begun_at = engine.troubles.now()
         self._tally = Tally()
+        self._differences = 0
+        self._first_difference = ""
         self._traffic_before = source.traffic(account)
         self._run = 0
 
@@ -192,8 +194,14 @@ class _Run:
         self._tally += tally
         if tally.read != tally.accounted_for:
             raise AssertionError(f"a batch of {unit.label} does not add up: {tally}")
+        self._count(batch.differences)
         log.debug("batch.committed", read=tally.read, stored=tally.stored, rejected=tally.rejected)
         self._engine.observer.committed(self._source.name, self._account, unit, batch, tally)
+
+    def _count(self, differences: Sequence[Difference]) -> None:
+        if differences and not self._differences:
+            self._first_difference = f"{differences[0].item_key}: {differences[0].text}"
+        self._differences += len(differences)
 
     def _redacted(self, batch: Batch) -> Batch:
         """Rejects and differences have texts from outside: no secret may travel in them."""
@@ -249,6 +257,9 @@ class _Run:
             rejected=tally.rejected,
             requests=traffic.requests,
         )
+        if self._differences:
+            first, repair = self._first_difference, self._task.repair
+            log.warning("differences.found", count=self._differences, first=first, repair=repair)
         await self._tell(self._engine.ledger.finish(self._run, outcome, verdict=verdict, error=error))
 
     async def _tell(self, report: Awaitable[None]) -> None:

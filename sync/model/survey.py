@@ -40,6 +40,7 @@ class Survey:
             ``incomplete``.
         sampled_tracks: How many Beddit raw signals have a status, as in ``beddit.sampled_tracks``.
         open_rejects: Items that could not become rows, by source.
+        open_differences: Where verifications found source and warehouse to differ, by source.
         workers: Processes that work here and were heard from within their lease.
         leases: Accounts that one of them works on now.
     """
@@ -48,5 +49,6 @@ class Survey:
     data_sessions: Mapping[str, int] = field(default_factory=dict)
     sampled_tracks: Mapping[str, int] = field(default_factory=dict)
     open_rejects: Mapping[str, int] = field(default_factory=dict)
+    open_differences: Mapping[str, int] = field(default_factory=dict)
     workers: int = 0
     leases: int = 0

@@ -377,6 +377,12 @@ def _totals(survey: Survey, sources: Sequence[str]) -> Iterator[GaugeMetricFamil
         "source",
     )
     yield _gauge(
+        "differences_open",
+        "Where a verification found source and warehouse to differ, and none has found otherwise since",
+        _each(sources, survey.open_differences),
+        "source",
+    )
+    yield _gauge(
         "data_sessions",
         "BACE's data sessions by status",
         _each(DATA_SESSION_STATUSES, survey.data_sessions),

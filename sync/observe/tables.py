@@ -138,7 +138,7 @@ def plain_outcome(outcome: RunOutcome, counts: Counts, error: str | None) -> dic
 def show_status(
     console: Console, status: Facts, *, fresh_within: Mapping[str, timedelta] | None = None
 ) -> None:
-    """What is there, who works on it, how far streams are, what is unfinished, rejects, last runs.
+    """What is there, who works on it, how far streams are, what is unfinished or wrong, and the last runs.
 
     Args:
         console: Where to.
@@ -156,6 +156,7 @@ def show_status(
             console, status["incomplete_data_sessions"], status["data_sessions"].get("incomplete", 0)
         )
     _show_rejects(console, status["rejects"])
+    _show_open_differences(console, status["differences"])
     _show_runs(console, status["runs"])
 
 
@@ -330,6 +331,20 @@ def _show_rejects(console: Console, rejects: Sequence[Facts]) -> None:
     for reject in rejects[:_LISTED]:
         console.print(f"  {reject['count']:>6,}  {_account(reject)}  {plain(reject['reason'])}")
     _show_more(console, len(rejects), "sync.rejects")
+
+
+def _show_open_differences(console: Console, differences: Sequence[Facts]) -> None:
+    if not differences:
+        return
+    count = sum(one["count"] for one in differences)
+    console.print(
+        f"\n[bold]differences[/]  {count:,} open (details: sync.differences; `nightshift verify --repair`)"
+    )
+    for one in differences[:_LISTED]:
+        console.print(
+            f"  {one['count']:>6,}  {_account(one)}  {one['kind']}, since {moment(one['found_at'])}"
+        )
+    _show_more(console, len(differences), "sync.differences")
 
 
 def _show_runs(console: Console, runs: Sequence[Facts]) -> None:

@@ -29,6 +29,11 @@ _REJECTS = """
     FROM sync.rejects WHERE resolved_at IS NULL
     GROUP BY source, account, reason ORDER BY count(*) DESC, reason, source, account
 """
+_DIFFERENCES = """
+    SELECT source, account, kind, count(*) AS count, min(found_at) AS found_at
+    FROM sync.differences WHERE resolved_at IS NULL
+    GROUP BY source, account, kind ORDER BY count(*) DESC, source, account, kind
+"""
 _NIGHTS = """
     SELECT count(*) AS nights, max(night) AS newest FROM beddit.sessions
 """
@@ -74,6 +79,7 @@ class Status:
         blobs: How many raw signals there are of each status.
         missing_blobs: Those that are pending or unavailable, by reason.
         rejects: The open ones, by account and reason.
+        differences: The open ones that verifications found, by account and kind.
         runs: The last one of each account.
         workers: The processes that share the warehouse; ``gone`` are those that others take over from.
         leases: Who works on what now.
@@ -91,6 +97,7 @@ class Status:
     blobs: Mapping[str, int]
     missing_blobs: Sequence[Mapping[str, Any]]
     rejects: Sequence[Mapping[str, Any]]
+    differences: Sequence[Mapping[str, Any]]
     runs: Sequence[Mapping[str, Any]]
     workers: Sequence[Mapping[str, Any]]
     leases: Sequence[Mapping[str, Any]]
@@ -127,6 +134,7 @@ async def read_status(pool: asyncpg.Pool) -> Status:
                 blobs={row["status"]: row["count"] for row in await c.fetch(_BLOBS)},
                 missing_blobs=[dict(row) for row in await c.fetch(_MISSING_BLOBS)],
                 rejects=[dict(row) for row in await c.fetch(_REJECTS)],
+                differences=[dict(row) for row in await c.fetch(_DIFFERENCES)],
                 runs=[dict(row) for row in await c.fetch(_RUNS)],
                 workers=[dict(row) for row in await c.fetch(WORKERS)],
                 leases=[dict(row) for row in await c.fetch(_LEASES)],

@@ -40,6 +40,9 @@ _DATA_SESSIONS: Final = """
 """
 _SAMPLED_TRACKS: Final = "SELECT status, count(*) AS count FROM beddit.sampled_tracks GROUP BY 1"
 _REJECTS: Final = "SELECT source, count(*) AS count FROM sync.reject_log WHERE resolved_at IS NULL GROUP BY 1"
+_DIFFERENCES: Final = (
+    "SELECT source, count(*) AS count FROM sync.difference_log WHERE resolved_at IS NULL GROUP BY 1"
+)
 _WORKERS: Final = "SELECT count(*) FROM sync.workers WHERE heartbeat_at + lease > now()"
 _LEASES: Final = "SELECT count(*) FROM sync.leases WHERE worker_id IS NOT NULL"
 
@@ -58,6 +61,7 @@ async def read_survey(pool: asyncpg.Pool) -> Survey:
                 data_sessions=_counts(await c.fetch(_DATA_SESSIONS)),
                 sampled_tracks=_counts(await c.fetch(_SAMPLED_TRACKS)),
                 open_rejects=_counts(await c.fetch(_REJECTS)),
+                open_differences=_counts(await c.fetch(_DIFFERENCES)),
                 workers=await c.fetchval(_WORKERS),
                 leases=await c.fetchval(_LEASES),
             )

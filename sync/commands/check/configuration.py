@@ -15,7 +15,7 @@ import msgspec
 
 from sync.app import clouds, configured_accounts
 from sync.commands.check.finding import Finding, note
-from sync.config import NOWHERE, Settings
+from sync.config import NEVER, NOWHERE, Settings
 from sync.errors import SyncError
 from sync.schedule import Schedule
 from sync.transport import HttpClient, Limits, Request
@@ -45,7 +45,10 @@ def _schedules(settings: Settings, now: datetime) -> Iterator[Finding]:
     accounts = configured_accounts(settings)
     for name, cloud in clouds(settings).items():
         if accounts[name]:
-            yield _schedule(f"{name} schedule", {"": cloud.schedule, "retries ": cloud.retry_schedule}, now)
+            texts = {"": cloud.schedule, "retries ": cloud.retry_schedule}
+            if cloud.verify_schedule != NEVER:
+                texts["verifies "] = cloud.verify_schedule
+            yield _schedule(f"{name} schedule", texts, now)
     yield _schedule("housekeeping", {"": settings.daemon.housekeeping_schedule}, now)
 
 

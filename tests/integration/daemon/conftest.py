@@ -146,16 +146,20 @@ class House:
         schedule: str = "1s",
         pool_size: int = 5,
         engine: Mapping[str, Any] = {},
+        more: Mapping[str, Any] = {},
         **daemon: Any,
     ) -> Path:
-        """Write a configuration file; Beddit accounts are ``user<id>``, BACE's is ``lab``."""
+        """Write a configuration file; Beddit accounts are ``user<id>``, BACE's is ``lab``.
+
+        What is in ``more`` holds for both clouds.
+        """
         settings: dict[str, Mapping[str, Any]] = {
             "warehouse": {"dsn": dsn or self.dsn, "pool_size": pool_size},
             "log": {"format": "json", "level": "info"},
             "daemon": {"listen": "127.0.0.1:0", "lease_s": 3, "jitter_s": 0, **daemon},
             "engine": engine,
         }
-        cloud = {"schedule": schedule, "retry_schedule": "1h", "requests_per_second": 10_000}
+        cloud = {"schedule": schedule, "retry_schedule": "1h", "requests_per_second": 10_000, **more}
         if beddit is not None:
             settings["beddit"] = cloud | {
                 "base_url": beddit.base_url,

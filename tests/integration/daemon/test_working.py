@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import time
+from pathlib import Path
 
 from sync.emulators.bace import BaceCloud, DataSession, Dataset, Samples, identifier
 from sync.emulators.beddit import BedditCloud, Fault, Study
@@ -13,6 +15,7 @@ from tests.integration.daemon.conftest import until
 
 PULSE = Dataset.of(identifier("group", 1), identifier("device", 1), 6000)
 NIGHTS = "SELECT count(*) FROM beddit.sessions"
+OPEN = "SELECT count(*) FROM sync.differences WHERE resolved_at IS NULL"
 POINTS = "SELECT count(*) FROM bace.datapoints"
 
 
@@ -46,6 +49,35 @@ async def test_what_is_new_arrives_and_all_of_it(house):
         assert status == 200
         assert "nightshift_warehouse_up 1.0" in metrics
         assert re.search(r'nightshift_requests_total\{source="beddit",status="200"\} [1-9]', metrics)
+        await daemon.stop()
+        await house.beddit(beddit, (1, 2)).assert_truth()
+        await house.bace(bace).assert_exact()
+
+
+async def test_a_verification_on_schedule_tells_what_differs_and_mends_it_where_it_may(house):
+    """What was damaged in the warehouse is told until somebody allows the repair; the daemon stays ready."""
+    study = Study(users=(1, 2), nights=2, hours=0.2)
+    async with BedditCloud(study) as beddit, BaceCloud([growing(seconds_left=0)]) as bace:
+
+        def written(*, repair: bool) -> Path:
+            return house.write(beddit, (1, 2), bace, more={"verify_schedule": "1s", "verify_repair": repair})
+
+        daemon = await house.start(written(repair=False))
+        complete = "SELECT count(*) FROM bace.data_sessions WHERE status = 'complete'"
+        await until(lambda: _is(house, complete, 1), "the session")
+        await until(lambda: _is(house, NIGHTS, 4), "the nights")
+        assert not await house.value(OPEN)
+        await house.pool.execute("DELETE FROM beddit.track_arrays WHERE user_id = 2")
+        await house.pool.execute("UPDATE bace.datapoint_rows SET value = -1 WHERE ctid = '(0,1)'")
+        await daemon.said("differences.found", source="beddit", account="user2")
+        await daemon.said("differences.found", source="bace", account="lab")
+        assert re.search(
+            r'nightshift_differences_open\{source="bace"\} [1-9]', (await daemon.get("/metrics"))[1]
+        )
+        assert await daemon.is_ready()
+        written(repair=True)
+        daemon.send(signal.SIGHUP)
+        await until(lambda: _is(house, OPEN, 0), "the repair")
         await daemon.stop()
         await house.beddit(beddit, (1, 2)).assert_truth()
         await house.bace(bace).assert_exact()

@@ -70,14 +70,14 @@ async def test_what_keeps_raw_signals_away_is_told_by_reason(store, night):
     again = datetime(2024, 5, 1, 12, tzinfo=UTC)
     keys = [{"user_id": 1001, "session_id": n, "track": "normal"} for n in (1, 2, 3)]
     mentions = [Update(BLOB_MENTIONS, tuple(key), key | {"updated": 1.0}) for key in keys]
+    nights = [night(n, declares=[("normal", "int16", 28)]) for n in (1, 2, 3)]
     attempt = {"updated": 1.0, "attempts": 1, "status": "unavailable", "reason": "gone", "tried_at": again}
+    attempt["session_digest"] = nights[0].row["digest"]
     attempts = [
         Update(BLOB_ATTEMPTS, tuple(key), key | attempt | {"next_attempt_at": again.replace(hour=12 + n)})
         for n, key in enumerate(keys[:2])
     ]
-    await store.commit(
-        *(night(n, declares=[("normal", "int16", 28)]) for n in (1, 2, 3)), updates=(*mentions, *attempts)
-    )
+    await store.commit(*nights, updates=(*mentions, *attempts))
     status = (await store.warehouse.status()).facts()
     assert [tuple(row.values()) for row in status["missing_blobs"]] == [
         ("unavailable", "gone", 2, again),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sync.errors import StorageUnavailable
-from sync.model import Interval, Progress, Reject, StreamKey, Survey, Update
+from sync.model import Difference, Interval, Progress, Reject, StreamKey, Survey, Update
 from sync.sources.bace.tables import CHECK_KEY, SESSION_CHECKS
 from sync.sources.beddit.tables import BLOB_MENTIONS
 from sync.storage.survey import read_survey
@@ -95,6 +95,19 @@ async def test_raw_signals_and_open_rejects_are_counted(store, night, signal):
 
     await store.commit(night(1, updated=2.0, content="b"))
     assert (await read_survey(store.pool)).open_rejects == {}
+
+
+async def test_open_differences_are_counted(store):
+    """Those that a verification found, until they are mended."""
+    found = tuple(Difference(key, "content", "it differs", NOON) for key in ("1001/1", "1001/2"))
+    await store.commit(differences=found)
+    assert (await read_survey(store.pool)).open_differences == {"beddit": 2}
+    assert [row["count"] for row in (await store.warehouse.status()).differences] == [2]
+    await store.commit(mended=("1001/1",))
+    assert (await read_survey(store.pool)).open_differences == {"beddit": 1}
+    await store.commit(mended=("1001/2",))
+    assert (await read_survey(store.pool)).open_differences == {}
+    assert (await store.warehouse.status()).differences == []
 
 
 async def test_only_living_workers_are_counted(store):

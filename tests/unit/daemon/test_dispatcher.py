@@ -24,6 +24,7 @@ GONE = StorageUnavailable("PostgreSQL: gone")
 DAILY = Schedule("1d")
 ONCE = Work(Task("once"), DAILY)
 RETRY = Work(Task("retry"), DAILY)
+VERIFY = Work(Task("verify"), DAILY)
 
 
 class Leases:
@@ -285,6 +286,24 @@ async def test_who_exceeds_its_turn_makes_room_only_when_others_wait(clock):
         assert scene.dispatcher.load == (0, 2)
         assert not is_enough()
         assert not scene.engine.enough["carl"]()
+
+
+async def test_other_work_of_the_same_account_waits_no_longer_than_a_turn(clock):
+    """A verification makes room for what is new as soon as a cycle of that has begun, not before."""
+    async with at_work("alice", places=2) as scene:
+        scene.engine.gates = {"alice": asyncio.Event()}
+        scene.dispatcher.look([VERIFY])
+        await scene.until(lambda: scene.runs("verify") == ["alice"])
+        is_enough = scene.engine.enough["alice"]
+        scene.dispatcher.look([ONCE])
+        await scene.until(lambda: scene.dispatcher.load == (1, 1))
+        clock.time = module.TURN_S + 1
+        assert not is_enough()
+        scene.dispatcher.look([Work(Task("retry"), Schedule("1s"))])
+        await scene.until(lambda: scene.dispatcher.load == (2, 1))
+        await scene.until(is_enough)
+        clock.time = module.TURN_S
+        assert not is_enough()
 
 
 async def test_who_paused_goes_to_the_end_of_the_queue():

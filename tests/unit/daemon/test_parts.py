@@ -10,6 +10,7 @@ import structlog.testing
 from sync.config import Beddit
 from sync.daemon.parts import PartEnded, jobs, together, works
 from sync.errors import ConfigurationError, LeaseLost, SyncError
+from sync.model import Task
 
 HANG_S = 30
 
@@ -114,13 +115,17 @@ async def test_the_first_to_end_is_the_one_that_counts():
 
 
 def test_every_kind_of_work_has_a_job():
-    """What is new and what is owed have schedules of their own, and metrics know all jobs by name."""
+    """What is new, what is owed and what is verified have schedules of their own; metrics know all jobs."""
     cloud = Beddit(schedule="5m", retry_schedule="2h")
     assert [(work.kind, work.schedule.text) for work in works(cloud)] == [("once", "5m"), ("retry", "2h")]
+    *_, verify = works(Beddit(verify_schedule="7d", verify_repair=True))
+    assert (verify.task, verify.schedule.text) == (Task("verify", repair=True), "7d")
     assert jobs(["beddit", "bace"]) == [
         "beddit.once",
         "beddit.retry",
+        "beddit.verify",
         "bace.once",
         "bace.retry",
+        "bace.verify",
         "housekeeping",
     ]

@@ -194,6 +194,7 @@ def test_what_the_warehouse_says_is_told(metrics):
             data_sessions={"complete": 9, "strange": 1},
             sampled_tracks={"pending": 4},
             open_rejects={"beddit": 7},
+            open_differences={"bace": 2},
             workers=2,
             leases=3,
         )
@@ -211,6 +212,7 @@ def test_what_the_warehouse_says_is_told(metrics):
     assert said["nightshift_blobs"]["pending",] == 4
     assert said["nightshift_blobs"]["unavailable",] == 0
     assert said["nightshift_rejects_open"] == {("beddit",): 7, ("bace",): 0}
+    assert said["nightshift_differences_open"] == {("beddit",): 0, ("bace",): 2}
     assert (said["nightshift_workers"], said["nightshift_leases_held"]) == ({(): 2}, {(): 3})
 
 
@@ -223,6 +225,7 @@ def test_nothing_old_is_told_while_the_warehouse_is_away(metrics):
     assert present - away == {
         *(f"nightshift_stream_{name}" for name in ("failing", "coverage_gaps", "coverage_gap_seconds")),
         "nightshift_rejects_open",
+        "nightshift_differences_open",
         "nightshift_data_sessions",
         "nightshift_blobs",
         "nightshift_workers",

@@ -22,6 +22,7 @@ EMPTY = {
     "blobs": {},
     "missing_blobs": [],
     "rejects": [],
+    "differences": [],
     "runs": [],
     "workers": [],
     "leases": [],
@@ -143,6 +144,15 @@ def test_when_all_are_in_trouble_a_screen_is_still_enough():
     assert "rejects  60 open (details: sync.rejects)" in lines
     assert "  and 10 more (sync.rejects)" in lines
     assert len(lines) < 100
+
+
+def test_open_differences_are_told_and_what_ends_them():
+    """By account and kind, since when; where nothing differs nothing is said."""
+    found = {"source": "bace", "account": "lab", "kind": "content", "count": 3, "found_at": NOW}
+    lines = shown(differences=[found])
+    assert "differences  3 open (details: sync.differences; `nightshift verify --repair`)" in lines
+    assert any(line.split()[:4] == ["3", "bace/lab", "content,", "since"] for line in lines)
+    assert not [line for line in shown() if "differences" in line]
 
 
 def test_processes_and_what_they_have_in_hand():
