@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final
 
 from rich.console import Console
 
-from sync.app import configured_accounts, open_app, open_triage
+from sync.app import choose, configured_accounts, open_app, open_triage
 from sync.config import Settings
 from sync.errors import ConfigurationError
 from sync.model import RunOutcome, Task, storable
@@ -19,7 +19,7 @@ from sync.observe.display import plural
 from sync.observe.logging import Redactor
 from sync.observe.tables import moment, plain, plain_table
 from sync.ports import Observer
-from sync.storage.triage import FiledReject
+from sync.storage.triage import FiledReject, PostgresTriage
 
 MOST_LISTED: Final = 100
 """Items of one reason that are named to a person."""
@@ -32,12 +32,14 @@ class Choice:
     Attributes:
         item_key: This one alone.
         closed: Those as well that are resolved.
+        payloads: With what was rejected.
     """
 
     source: str | None = None
     account: str | None = None
     item_key: str | None = None
     closed: bool = False
+    payloads: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +78,34 @@ async def find_rejects(settings: Settings, choice: Choice) -> Sequence[FiledReje
     """The rejects of a choice.
 
     Raises:
-        ConfigurationError: One was named, and there is none of that name.
+        ConfigurationError: One was named, and there is none of that name; or nobody knows the source or the
+            account.
     """
     async with open_triage(settings) as triage:
+        await _refuse_strangers(settings, choice, triage)
         found = await triage.rejects(
             source=choice.source,
             account=choice.account,
             item_key=choice.item_key,
             closed=choice.closed or choice.item_key is not None,
+            payloads=choice.payloads,
         )
     if choice.item_key is not None and not found:
         raise ConfigurationError(
             f"there is no reject {choice.item_key!r}; `nightshift rejects list --all` names them"
         )
     return found
+
+
+async def _refuse_strangers(settings: Settings, choice: Choice, triage: PostgresTriage) -> None:
+    """A name that was mistyped has no rejects, which is no good news."""
+    sources = [name for name in configured_accounts(settings) if choice.source in {None, name}]
+    if choice.account is None and sources:
+        return
+    for source in sources:
+        if choice.account and await triage.knows(source, choice.account):
+            return
+    choose(configured_accounts(settings), choice.source, choice.account)
 
 
 async def settle_reject(settings: Settings, choice: Choice, note: str) -> FiledReject:
@@ -118,7 +134,8 @@ async def retry_rejects(
     Raises:
         ConfigurationError: One was named, and there is none of that name.
     """
-    chosen = [reject for reject in await find_rejects(settings, choice) if reject.resolved_at is None]
+    found = await find_rejects(settings, replace(choice, payloads=False))
+    chosen = [reject for reject in found if reject.resolved_at is None]
     configured = configured_accounts(settings)
     passed_over = [
         (reject, f"account {reject.account} of {reject.source} is not configured (any more)")
@@ -126,14 +143,15 @@ async def retry_rejects(
         if reject.account not in configured.get(reject.source, ())
     ]
     outcomes: list[RunOutcome] = []
-    tried = [reject for reject in chosen if reject not in [left for left, _ in passed_over]]
+    tried = [reject for reject in chosen if reject.account in configured.get(reject.source, ())]
     if not tried:
         return Retried(outcomes, (), (), passed_over)
     async with open_app(settings, redactor, observer, command="rejects retry") as app:
         for (source, account), group in groupby(tried, key=lambda reject: (reject.source, reject.account)):
             task = Task("retry", rejects=tuple(reject.reject for reject in group))
             outcomes += await app.run(task, source=source, account=account)
-        left = {(r.source, r.account, r.item_key): r for r in await app.triage.rejects()}
+        still = await app.triage.rejects(source=choice.source, account=choice.account, payloads=False)
+        left = {(r.source, r.account, r.item_key): r for r in still}
     keys = [(reject.source, reject.account, reject.item_key) for reject in tried]
     mended = [reject for key, reject in zip(keys, tried, strict=True) if key not in left]
     return Retried(outcomes, mended, [left[key] for key in keys if key in left], passed_over)
@@ -145,7 +163,7 @@ async def retry_rejects(
 def show_rejects(console: Console, rejects: Sequence[FiledReject]) -> None:
     """How many there are of each reason, then each of them."""
     if not rejects:
-        console.print("no rejects: every item became a row, or was superseded by one")
+        console.print("no open rejects: every item became a row, was superseded by one, or was settled")
         return
     counts = Counter((f"{r.source}/{r.account}", r.reason) for r in rejects)
     table = plain_table("rejects", "account", "reason", numbers=("rejects",))

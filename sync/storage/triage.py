@@ -14,12 +14,16 @@ from sync.model import Reject
 from sync.storage.failures import translated
 
 _CHOSEN: Final = """
-    SELECT source, account, record_key, item_key, reason, payload, attempts, first_seen_at, last_seen_at,
-           resolved_at, note, instant, items
+    SELECT source, account, record_key, item_key, reason, CASE WHEN $5 THEN payload END AS payload, attempts,
+           first_seen_at, last_seen_at, resolved_at, note, instant, items
     FROM sync.reject_log
     WHERE ($1::text IS NULL OR source = $1) AND ($2::text IS NULL OR account = $2)
       AND ($3::text IS NULL OR item_key = $3) AND ($4 OR resolved_at IS NULL)
     ORDER BY source, account, reason, item_key
+"""
+_KNOWN: Final = """
+    SELECT EXISTS (SELECT FROM sync.leases WHERE source = $1 AND account = $2)
+        OR EXISTS (SELECT FROM sync.reject_log WHERE source = $1 AND account = $2)
 """
 _SETTLE: Final = """
     UPDATE sync.reject_log SET resolved_at = now(), settled = true, note = $4
@@ -92,6 +96,7 @@ class PostgresTriage:
         account: str | None = None,
         item_key: str | None = None,
         closed: bool = False,
+        payloads: bool = True,
     ) -> Sequence[FiledReject]:
         """Rejects by source, account and reason.
 
@@ -100,10 +105,16 @@ class PostgresTriage:
             account: Only of this account.
             item_key: Only this item.
             closed: Those as well that are resolved.
+            payloads: With what was rejected; that may be much.
         """
         with translated():
-            rows = await self._pool.fetch(_CHOSEN, source, account, item_key, closed)
+            rows = await self._pool.fetch(_CHOSEN, source, account, item_key, closed, payloads)
         return [_filed(row) for row in rows]
+
+    async def knows(self, source: str, account: str) -> bool:
+        """Whether an account was ever worked on, configured or not."""
+        with translated():
+            return bool(await self._pool.fetchval(_KNOWN, source, account))
 
     async def settle(self, reject: FiledReject, note: str) -> bool:
         """Close a reject on a person's word; it opens again when it is seen again.

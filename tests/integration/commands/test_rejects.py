@@ -61,7 +61,7 @@ async def test_they_are_counted_by_reason_and_then_named(read):
     ended = await read.succeed("rejects", "list", "--account", "user1002", "--json")
     (line,) = ended.lines
     assert (line["account"], line["payload"], line["attempts"]) == ("user1002", [60, None], 1)
-    assert (await read.succeed("rejects", "list", "--source", "bace")).out.startswith("no rejects")
+    assert (await read.succeed("rejects", "list", "--source", "bace")).out.startswith("no open rejects")
 
 
 async def test_one_is_shown_with_all_that_is_known(read):
@@ -162,3 +162,21 @@ async def test_no_configured_secret_is_in_a_reject(on_server, cloud, rows, folde
     assert [text for text in found if any(secret in text for secret in secrets.values())] == []
     listed = await on_server.succeed("rejects", "list", "--json")
     assert "***" in json.dumps(listed.lines)
+
+
+async def test_a_name_that_nobody_knows_is_a_mistake(read):
+    """A source or an account that was mistyped has no rejects, and that is no good news."""
+    for words in (("--source", "nosuch"), ("--account", "nobody")):
+        for command in (("list",), ("retry",)):
+            ended = await read.run("rejects", *command, *words)
+            assert ended.code == 2
+            assert words[1] in ended.err
+
+
+async def test_where_nothing_was_ever_stored_nothing_is_made(nightshift):
+    """Asked about rejects where there is no warehouse, each command says so and makes none."""
+    for words in (("list",), ("show", "x"), ("retry",), ("resolve", "x", "--note", "seen")):
+        ended = await nightshift.run("rejects", *words)
+        assert ended.code == 2
+        assert "no warehouse" in ended.err
+    assert not (nightshift.state / "postgres").exists()
