@@ -19,6 +19,7 @@ import numpy as np
 
 from sync.model import PAYLOAD_LIMIT, Record, Reject, Rows, kind, storable
 from sync.sources.beddit.items import EARLIEST, LATEST, Items, read_items
+from sync.sources.beddit.summary import Summary, summarise
 from sync.sources.beddit.tables import SESSIONS, TRACK_ARRAYS, TRACK_DECLARATIONS
 from sync.sources.beddit.values import (
     finite,
@@ -132,7 +133,7 @@ class _Session:
         declarations, addresses = self._sampled_tracks()
         record = Record(
             head=SESSIONS,
-            row=row | {"digest": self._digest.digest()},
+            row={**row, **_summary(tracks), "digest": self._digest.digest()},
             details=tuple(rows for rows in (tracks, declarations) if len(rows)),
             size=self._size,
         )
@@ -360,6 +361,12 @@ class _Session:
 def instant(seconds: float) -> datetime:
     """Unix seconds to an instant: one float64 product, rounded half to even to microseconds."""
     return _EPOCH + timedelta(microseconds=round(seconds * 1e6))
+
+
+def _summary(tracks: Rows) -> Summary:
+    """Of the tracks as they are stored."""
+    columns = dict(zip(tracks.table.column_names, tracks.values, strict=True))
+    return summarise(dict(zip(columns["track"], columns["values"], strict=True)))
 
 
 def _short_name(name: str) -> str:

@@ -51,12 +51,28 @@ SESSIONS = Head(
             ("updated", PgType.FLOAT8),
             ("digest", PgType.BYTEA),
             ("extra", PgType.JSONB),
+            ("heart_rate_count", PgType.INT4),
+            ("heart_rate_mean", PgType.FLOAT8),
+            ("heart_rate_min", PgType.FLOAT8),
+            ("heart_rate_max", PgType.FLOAT8),
+            ("respiration_cycle_count", PgType.INT4),
+            ("respiration_cycle_seconds", PgType.FLOAT8),
+            ("respiration_rate_mean", PgType.FLOAT8),
+            ("actigram_count", PgType.INT4),
+            ("actigram_sum", PgType.FLOAT8),
+            ("actigram_mean", PgType.FLOAT8),
+            ("actigram_min", PgType.FLOAT8),
+            ("actigram_max", PgType.FLOAT8),
+            ("snoring_event_count", PgType.INT4),
+            ("snoring_seconds", PgType.FLOAT8),
+            ("snoring_longest_seconds", PgType.FLOAT8),
         ),
     ),
     key=("user_id", "session_id"),
     stamp="updated",
     digest="digest",
     owns=(TRACK_ARRAYS, TRACK_DECLARATIONS),
+    part="session_id",
 )
 
 SAMPLE_CHUNKS = Table(
@@ -101,6 +117,7 @@ BLOBS = Head(
     stamp="updated",
     digest="digest",
     owns=(SAMPLE_CHUNKS,),
+    part="session_id",
 )
 
 BLOB_MENTIONS = Table(
@@ -159,25 +176,58 @@ DUE_BLOBS = """
 """
 
 # Sessions of a user that began in a stretch of time, that the source is thought to hold, and that are not
-# among some.
+# among some; besides, those that were found to have vanished, where nobody has taken note of it by a repair.
 STORED_SESSIONS = """
-    SELECT session_id, started_at FROM beddit.session_records
-    WHERE user_id = $1 AND started_at >= $2 AND started_at < $3 AND missing_upstream_at IS NULL
-      AND session_id <> ALL ($4)
+    SELECT session_id, started_at, missing_upstream_at IS NOT NULL AS is_marked FROM beddit.session_records
+    WHERE user_id = $1 AND started_at >= $2 AND started_at < $3 AND session_id <> ALL ($4)
+      AND (missing_upstream_at IS NULL OR EXISTS (
+          SELECT FROM sync.differences d
+          WHERE d.source = 'beddit' AND d.account = $5 AND d.item_key = user_id || '/' || session_id
+            AND d.kind = 'vanished' AND d.resolved_at IS NULL))
     ORDER BY session_id DESC
 """
 
-# Raw signals that are stored for the newest version of sessions that began in a stretch of time, as DUE_BLOBS
-# has them, and how many samples their chunks hold: one after the other, from the first to the last.
+VANISHED = """
+    SELECT count(*) FROM beddit.session_records
+    WHERE user_id = $1 AND missing_upstream_at IS NOT NULL
+      AND ($2::timestamptz IS NULL OR started_at >= $2) AND ($3::timestamptz IS NULL OR started_at < $3)
+"""
+
+# Raw signals of sessions that began in a stretch of time, as DUE_BLOBS has them: those that are stored for
+# the session's newest version, and those that were due at a moment (what came later is the next pass's). Of
+# each: its bytes, if it is stored; whether it was; whether its address was named; and how many samples its
+# chunks hold, one after the other, from the first to the last.
 STORED_BLOBS = """
-    SELECT s.session_id, d.track, d.data_type, d.samples_per_frame, s.frame_length, s.frame_count,
-           s.start_timestamp, s.ended_at, s.updated, s.digest AS session_digest, 0 AS attempts,
-           b.status = 'complete' AS has_complete,
-           coalesce(b.sample_count, 0) AS stored_count, b.byte_count, s.started_at, chunks.held
+    SELECT s.session_id, named.track, coalesce(d.data_type, b.data_type) AS data_type,
+           coalesce(d.samples_per_frame, b.samples_per_frame) AS samples_per_frame,
+           s.frame_length, s.frame_count, s.start_timestamp, s.ended_at, s.updated,
+           s.digest AS session_digest,
+           CASE WHEN a.next_attempt_at IS NULL THEN 0 ELSE a.attempts END AS attempts,
+           coalesce(b.status = 'complete', false) AS has_complete,
+           coalesce(b.sample_count, 0) AS stored_count,
+           CASE WHEN of_version.stored THEN b.byte_count END AS byte_count,
+           a.status IS NOT NULL AND a.status NOT IN ('pending', 'unavailable') AS was_stored,
+           m.track IS NOT NULL AS is_mentioned, s.started_at, chunks.held
     FROM beddit.session_records s
-    JOIN beddit.blob_records b USING (user_id, session_id)
-    JOIN beddit.track_declarations d USING (user_id, session_id, track)
-    JOIN beddit.blob_mentions m USING (user_id, session_id, track)
+    CROSS JOIN LATERAL (
+        SELECT track FROM beddit.track_declarations
+        WHERE (user_id, session_id) = (s.user_id, s.session_id)
+        UNION
+        SELECT track FROM beddit.blob_records WHERE (user_id, session_id) = (s.user_id, s.session_id)
+    ) AS named
+    LEFT JOIN beddit.track_declarations d
+        ON (d.user_id, d.session_id, d.track) = (s.user_id, s.session_id, named.track)
+    LEFT JOIN beddit.blob_records b
+        ON (b.user_id, b.session_id, b.track) = (s.user_id, s.session_id, named.track)
+    LEFT JOIN beddit.blob_mentions m
+        ON (m.user_id, m.session_id, m.track) = (s.user_id, s.session_id, named.track)
+        AND m.updated IS NOT DISTINCT FROM s.updated
+    LEFT JOIN beddit.blob_attempts a
+        ON (a.user_id, a.session_id, a.track) = (s.user_id, s.session_id, named.track)
+        AND a.updated IS NOT DISTINCT FROM s.updated AND a.session_digest = s.digest
+    CROSS JOIN LATERAL (
+        SELECT b.track IS NOT NULL AND b.updated IS NOT DISTINCT FROM s.updated AS stored
+    ) AS of_version
     CROSS JOIN LATERAL (
         SELECT CASE WHEN coalesce(sum(length), 0) = coalesce(max(first_index + length), 0)
                     THEN coalesce(sum(length), 0)::bigint ELSE -1 END AS held
@@ -190,6 +240,8 @@ STORED_BLOBS = """
         ) AS chunk
     ) AS chunks
     WHERE s.user_id = $1 AND s.started_at >= $2 AND s.started_at < $3 AND s.missing_upstream_at IS NULL
-      AND b.updated IS NOT DISTINCT FROM s.updated AND m.updated IS NOT DISTINCT FROM s.updated
-    ORDER BY s.session_id DESC, d.track
+      AND (of_version.stored
+           OR d.track IS NOT NULL AND m.track IS NOT NULL AND s.loaded_at < $4
+              AND (a.next_attempt_at IS NULL OR a.next_attempt_at <= $4))
+    ORDER BY s.session_id DESC, named.track
 """

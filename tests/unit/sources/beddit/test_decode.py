@@ -24,6 +24,7 @@ calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 USER = 1001
 START = 1431835725.618702
+FIGURES = ("heart_rate_", "respiration_", "actigram_", "snoring_")
 
 # The session of the vendor's document, completed to valid JSON.
 DOCUMENTED = b"""
@@ -167,7 +168,7 @@ def test_the_documented_session_becomes_the_row_that_the_documents_describe():
     decoded = assert_sound(DOCUMENTED)
     assert decoded.rejects == ()
     assert decoded.record is not None
-    row = dict(decoded.record.row)
+    row = {k: v for k, v in decoded.record.row.items() if not k.startswith(FIGURES)}
     assert len(row.pop("digest")) == 32
     assert row == {
         "user_id": 1001,
