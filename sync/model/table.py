@@ -63,6 +63,8 @@ class Head:
         stamp: A float8 column that orders a record's versions; NULL is older than everything.
         digest: A bytea column that tells contents of equal stamps apart.
         owns: The detail tables.
+        part: An integer of the key by which the owned tables may be cut into chunks: what is asked of them
+            says which ones it is about.
         access: Where records are seen by several accounts: a table of the head's key, ``account`` and
             ``refused_at``, which is NULL while the account sees the record.
     """
@@ -73,6 +75,7 @@ class Head:
     stamp: str
     digest: str
     owns: tuple[Table, ...] = ()
+    part: str | None = None
     access: Table | None = None
 
 

@@ -11,6 +11,7 @@ import asyncpg
 
 from sync.storage.database import open_pool
 from sync.storage.failures import translated
+from sync.storage.features import missing_steps
 from sync.storage.status import WORKERS
 
 
@@ -27,6 +28,7 @@ class Inspection:
         timescaledb: The extension's version in this database.
         timescaledb_offered: The version that the server could install.
         timescaledb_licence: ``timescale`` or ``apache``.
+        missing_features: What the schema could have of TimescaleDB, and has not.
         database: The database's name.
         role: Who we are there.
         is_superuser: Whether the role may do anything.
@@ -46,6 +48,7 @@ class Inspection:
     timescaledb: str | None
     timescaledb_offered: str | None
     timescaledb_licence: str | None
+    missing_features: tuple[str, ...]
     database: str
     role: str
     is_superuser: bool
@@ -150,8 +153,10 @@ async def inspect(dsn: str) -> Inspection:
         with translated():
             async with pool.acquire() as connection:
                 shows_workers = await connection.fetchval(_SHOWS_WORKERS)
+                missing = await missing_steps(connection)
                 return Inspection(
                     **await connection.fetchrow(_SERVER),
+                    missing_features=tuple(step.name for step in missing),
                     clock_skew=await _clock_skew(connection),
                     lacking=await _column(connection, _LACKING),
                     connections=await connection.fetchval(_CONNECTIONS),

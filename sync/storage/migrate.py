@@ -7,6 +7,7 @@ nearly every command finds the schema as it should be.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -18,6 +19,7 @@ import asyncpg
 from sync.errors import ConfigurationError
 from sync.storage.database import CONNECT_TIMEOUT_S, connecting
 from sync.storage.failures import translate, translated
+from sync.storage.features import add_features
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -29,10 +31,13 @@ LET_THE_OWNER = "let the database's owner run `nightshift migrate`"
 _TURNS: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
-async def migrate(dsn: str) -> None:
+async def migrate(dsn: str) -> Sequence[str]:
     """Bring a database to this program's schema; a no-op where it already is.
 
     Concurrent calls wait for each other on an advisory lock.
+
+    Returns:
+        What was added of that which the server offers beyond PostgreSQL, in words.
 
     Raises:
         ConfigurationError: The schema is newer than this program, or the role may not create it.
@@ -55,6 +60,7 @@ async def migrate(dsn: str) -> None:
             raise await _unwrapped(error, dsn) from error
         finally:
             await engine.dispose()
+    return await add_features(dsn)
 
 
 async def _unwrapped(error: DBAPIError, dsn: str) -> Exception:

@@ -24,6 +24,7 @@ from sync.storage.series import write_stretches
 from sync.storage.statements import (
     delete_by_key,
     mark_missing,
+    of_keys,
     select_versions,
     upsert_guarded,
     upsert_plain,
@@ -178,7 +179,7 @@ async def _delete_details(connection: asyncpg.Connection, head: Head, keys: Sequ
     if not keys:
         return
     for table in head.owns:
-        await connection.execute(delete_by_key(head, table), *zip(*keys, strict=True))
+        await connection.execute(delete_by_key(head, table), *of_keys(head, keys))
 
 
 async def _copy_details(connection: asyncpg.Connection, records: Iterable[Record]) -> None:

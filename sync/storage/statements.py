@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from sync.model import Head, Series, Table
 
@@ -43,8 +44,8 @@ def upsert_guarded(head: Head, *, force: bool = False) -> str:
 
 @lru_cache
 def delete_by_key(head: Head, table: Table) -> str:
-    """Delete the owned rows of given keys."""
-    return f"DELETE FROM {table.name} t USING {_unnest(head)} WHERE {_same_key(head)}"
+    """Delete the owned rows of given keys; its arguments are ``of_keys``."""
+    return f"DELETE FROM {table.name} t USING {_unnest(head)} WHERE {_same_key(head)}{_within_parts(head)}"
 
 
 @lru_cache
@@ -72,12 +73,18 @@ def select_records(head: Head) -> str:
 
 @lru_cache
 def select_details(head: Head, table: Table) -> str:
-    """Read the owned rows of given keys; of an array, the hash of how PostgreSQL sends it."""
+    """Read the owned rows of given keys; of an array, the hash of how PostgreSQL sends it.
+
+    Its arguments are ``of_keys``.
+    """
     columns = (
         f'sha256(array_send(t."{name}")) AS "{name}"' if type_.element else f't."{name}"'
         for name, type_ in table.columns
     )
-    return f"SELECT {', '.join(columns)} FROM {table.name} t JOIN {_unnest(head)} ON {_same_key(head)}"
+    return f"""
+        SELECT {", ".join(columns)} FROM {table.name} t JOIN {_unnest(head)}
+        ON {_same_key(head)}{_within_parts(head)}
+    """
 
 
 @lru_cache
@@ -182,6 +189,23 @@ def _unnest(head: Head) -> str:
     types = dict(head.table.columns)
     arrays = ", ".join(f"${n}::{types[name]}[]" for n, name in enumerate(head.key, start=1))
     return f"unnest({arrays}) AS k ({', '.join(head.key)})"
+
+
+def of_keys(head: Head, keys: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """The arguments of a statement on owned rows: the keys by column, and where their parts lie."""
+    columns = list(zip(*keys, strict=True))
+    if head.part is None:
+        return columns
+    parts = columns[head.key.index(head.part)]
+    return [*columns, min(parts), max(parts)]
+
+
+def _within_parts(head: Head) -> str:
+    """Of a table in chunks, those that hold no part are not even looked at."""
+    if head.part is None:
+        return ""
+    first = len(head.key) + 1
+    return f" AND t.{head.part} BETWEEN ${first} AND ${first + 1}"
 
 
 def _same_key(head: Head) -> str:

@@ -83,6 +83,9 @@ def _connections(seen: Inspection, pool_size: int) -> Finding:
 def _timescaledb(seen: Inspection) -> Finding:
     if seen.timescaledb is not None:
         text = f"version {seen.timescaledb}, licence {seen.timescaledb_licence or 'unknown'}"
+        if seen.missing_features:
+            missing = "; ".join(seen.missing_features)
+            return note("timescaledb", f"{text}; `nightshift migrate` would add: {missing}")
     elif seen.timescaledb_offered is not None:
         text = f"not in this database (the server has {seen.timescaledb_offered}); nothing needs it"
     else:

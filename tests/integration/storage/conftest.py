@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -298,13 +299,20 @@ def signal() -> Callable[..., Record]:
     return make_signal
 
 
-@pytest.fixture
-async def store(database: str) -> AsyncIterator[Store]:
+@asynccontextmanager
+async def open_store(dsn: str) -> AsyncIterator[Store]:
     """Open a warehouse with a run."""
-    async with open_pool(database) as pool:
+    async with open_pool(dsn) as pool:
         ledger = PostgresLedger(pool)
         run = await ledger.begin("beddit", "alice", Task("once"))
-        yield Store(database, pool, PostgresSink(pool), ledger, PostgresWarehouse(pool), run)
+        yield Store(dsn, pool, PostgresSink(pool), ledger, PostgresWarehouse(pool), run)
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    """Open the test's own warehouse."""
+    async with open_store(database) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sync.model import Difference, Verified
+from sync.model import Difference, Interval, Verified
 
 T0, T1, T2 = (datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3))
 LOG = """
@@ -45,6 +45,19 @@ async def test_a_verification_ends_only_what_it_looked_at(store: Any) -> None:
         "after": True,
         "before": True,
         "in": False,
+    }
+
+
+async def test_a_verification_ends_nothing_that_it_left_out(store: Any) -> None:
+    """A difference of a session that could not be looked at stays open; its half-open time ends before."""
+    keys = {"before": T0, "left out": T1, "after": T2}
+    await store.commit(differences=tuple(difference(key, instant) for key, instant in keys.items()))
+    began = await store.warehouse.now()
+    await store.commit(verified=Verified(began, left_out=(Interval(T1, T2),)))
+    assert {row["item_key"]: row["open"] for row in await store.fetch(LOG)} == {
+        "after": False,
+        "before": False,
+        "left out": True,
     }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
 from sync.engine.keeper import Permits
-from sync.errors import AccountBusy, LeaseLost
-from sync.model import Progress, Reject, StreamKey, Task, Update
+from sync.errors import AccountBusy, AccountForgotten, LeaseLost
+from sync.model import Batch, Progress, Reject, StreamKey, Task, Update
 from sync.sources.bace.tables import (
     ACCESS_KEY,
     CHECK_KEY,
@@ -31,8 +34,8 @@ from sync.storage.forgetting import (
     UNREFERRED,
     Person,
     PostgresForgetting,
-    by_name,
 )
+from sync.storage.forgotten import ALONE, by_name, pseudonyms_of, undo
 from sync.storage.leases import PostgresLeases
 from sync.storage.ledger import PostgresLedger
 from sync.storage.workers import PostgresWorker
@@ -41,16 +44,25 @@ IMPERSONAL = {
     "sync.alembic_version": "the schema's version",
     "sync.knowledge": "what was learned of vendors",
     "sync.workers": "processes",
-    "sync.forgotten": "hashes",
+    "sync.forgotten": "pseudonyms",
     "bace.datatype_records": "what codes mean",
 }
 ALICE = Person(
     source="beddit",
     accounts=("alice", "archive-1001"),
     user_id=1001,
-    identities=("user 1001", by_name("alice"), by_name("archive-1001")),
+    identities=("user 1001",),
+    others=("bob",),
 )
-LAB = Person(source="bace", accounts=("lab",), identities=(by_name("lab"), "username lab@example.org"))
+LAB = Person(source="bace", accounts=("lab",), identities=("username lab@example.org",))
+KNOWN_AS = {
+    "beddit": {
+        "alice": ("user 1001",),
+        "archive-1001": ("user 1001",),
+        "ann": ("user 1001",),
+        "bob": ("user 1002",),
+    }
+}
 LEASE = timedelta(seconds=60)
 SOME_TIME = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -61,7 +73,7 @@ class Office:
     def __init__(self, store, pool, worker):
         self.store, self.pool, self.worker = store, pool, worker
         self.forgetting = PostgresForgetting(pool, worker.number)
-        self.leases = PostgresLeases(pool, worker.number)
+        self.leases = PostgresLeases(pool, worker.number, KNOWN_AS)
 
     async def claim(self, person):
         """Hold a person's accounts."""
@@ -271,31 +283,56 @@ async def test_nothing_of_a_user_is_left(office, store, night, signal, monkeypat
     assert removed["beddit.sample_chunks"] == 9
 
 
-async def test_what_is_kept_is_a_date_numbers_and_hashes(office, store, night, signal):
-    """The record tells nobody whose data it was, and still recognises the account, by name and by user."""
+async def test_what_is_kept_is_a_date_numbers_and_pseudonyms(office, store, night, signal):
+    """The record names nobody, and recognises the user, whatever the account is called."""
     await fill_beddit(store, night, signal)
     await office.forget(ALICE)
     (row,) = await store.fetch("SELECT * FROM sync.forgotten")
     assert row["source"] == "beddit"
     assert row["forgotten_at"] <= row["finished_at"]
-    assert len(row["hashes"]) == 3
+    assert len(row["hashes"]) == 1
     assert not any(word in str(row) for word in ("alice", "1001"))
     known = {
-        "alice": ["account alice"],
+        "alice": ["user 2002"],
         "ann": ["account ann", "user 1001"],
         "bob": ["account bob", "user 1002"],
     }
-    assert (await office.forgetting.forgotten("beddit", known)).keys() == {"alice", "ann"}
+    assert (await office.forgetting.forgotten("beddit", known)).keys() == {"ann"}
     assert await office.forgetting.forgotten("bace", known) == {}
 
 
-async def test_two_records_of_the_same_person_have_nothing_in_common(office, store):
-    """Each record has its own salt: nobody can tell that two are about one person."""
-    for _ in range(2):
-        await office.forget(ALICE)
-        await store.pool.execute("UPDATE sync.forgotten SET source = 'elsewhere' WHERE source = 'beddit'")
-    one, other = await store.values("SELECT hashes FROM sync.forgotten")
-    assert not set(one) & set(other)
+async def test_whoever_tries_all_numbers_needs_long(office, store):
+    """A pseudonym is scrypt, of 16 MB, of a salt of its own: no table of hashes has it."""
+    await office.forget(ALICE)
+    (row,) = await store.fetch("SELECT salt, hashes FROM sync.forgotten")
+    inner = hashlib.sha256(row["salt"] + b"user 1001").digest()
+    assert len(row["salt"]) == 16
+    assert row["hashes"] == [hashlib.scrypt(inner, salt=row["salt"], n=2**14, r=8, p=1, dklen=32)]
+
+
+async def test_an_account_is_recognised_by_one_hash(office, store):
+    """However many were forgotten: all records of a warehouse have the same salt."""
+    await office.forget(ALICE)
+    await office.forget(LAB)
+    one, other = await store.values("SELECT salt FROM sync.forgotten")
+    assert one == other
+
+
+async def test_who_is_allowed_again_keeps_the_record(office, store, night, signal):
+    """The dated row stays, and does not hold any more; forgotten again, there is another one."""
+    await office.forget(ALICE)
+    (number,) = await store.values("SELECT forgotten_id FROM sync.forgotten")
+    await store.pool.execute(undo(number))
+    assert await office.forgetting.forgotten("beddit", KNOWN_AS["beddit"]) == {}
+    await fill_beddit(store, night, signal)
+    await office.forget(ALICE)
+    allowed = "SELECT allowed_at >= finished_at FROM sync.forgotten ORDER BY forgotten_id"
+    assert await store.values(allowed) == [True, None]
+    assert (await office.forgetting.forgotten("beddit", KNOWN_AS["beddit"])).keys() == {
+        "alice",
+        "ann",
+        "archive-1001",
+    }
 
 
 async def test_the_forgotten_cannot_be_worked_on(office, store, night, signal):
@@ -303,13 +340,101 @@ async def test_the_forgotten_cannot_be_worked_on(office, store, night, signal):
     await fill_beddit(store, night, signal)
     await office.forget(ALICE)
     now = SOME_TIME
-    assert await office.leases.due("beddit", ["alice", "bob"], "once", now) == ["bob"]
+    assert await office.leases.due("beddit", ["alice", "ann", "bob"], "once", now) == ["bob"]
     assert await office.leases.claim("beddit", ["alice", "bob"], "once", now) == {"bob"}
-    assert await office.leases.claim("beddit", ["alice"], "command") == set()
+    assert await office.leases.claim("beddit", ["alice", "ann"], "command") == set()
     assert await store.values("SELECT account FROM sync.leases") == ["bob"]
-    await store.pool.execute("DELETE FROM sync.forgotten")
+    await store.pool.execute("UPDATE sync.forgotten SET allowed_at = now()")
     assert await office.leases.claim("beddit", ["alice"], "once", now) == set()
     assert await office.leases.due("beddit", ["alice"], "once", now) == ["alice"]
+
+
+async def test_a_name_of_its_own_right_is_recognised(office, store):
+    """Of a BACE account that was not configured any more the name is all that is known."""
+    await office.forget(Person(source="bace", accounts=("old",), identities=(by_name("old"),)))
+    known = {"old": (by_name("old"), "username a"), "new": (by_name("new"), "username b")}
+    found = await office.forgetting.forgotten("bace", known)
+    assert {name: one.identity for name, one in found.items()} == {"old": "account old"}
+
+
+# --- others who read the same person --------------------------------------------------------------
+
+
+async def joined(store, account):
+    """Let another process hold an account; its ledger, and who it is."""
+    other = PostgresWorker(store.dsn, LEASE)
+    await other.enrol("run", "1")
+    assert await PostgresLeases(store.pool, other.number).claim("beddit", [account], "once") == {account}
+    return other, PostgresLedger(store.pool, other.number, KNOWN_AS)
+
+
+async def test_who_reads_the_user_under_another_name_stores_nothing_more(office, store, night, signal):
+    """Leases go by name; the run is ended all the same, and what it read last is not stored."""
+    await fill_beddit(store, night, signal)
+    other, ledger = await joined(store, "ann")
+    run = await ledger.begin("beddit", "ann", Task("once"))
+    await office.forget(ALICE)
+    batch = Batch(StreamKey("beddit", "ann", "sessions"), records=(night(9, user=1001),), read=1)
+    with pytest.raises(LeaseLost):
+        await store.sink.commit(run, batch)
+    assert await store.values("SELECT user_id FROM beddit.sessions") == []
+    with pytest.raises(AccountForgotten, match="ann of beddit was forgotten"):
+        await ledger.begin("beddit", "ann", Task("once"))
+    await other.leave()
+
+
+async def test_whose_account_is_known_to_be_another_s_reads_on(office, store, night):
+    """Runs of configured accounts of other users are not disturbed."""
+    other, ledger = await joined(store, "bob")
+    run = await ledger.begin("beddit", "bob", Task("once"))
+    await office.forget(ALICE)
+    batch = Batch(StreamKey("beddit", "bob", "sessions"), records=(night(9, user=1002),), read=1)
+    await store.sink.commit(run, batch)
+    assert await store.values("SELECT user_id FROM beddit.sessions") == [1002]
+    await other.leave()
+
+
+async def test_a_run_that_begins_meanwhile_is_seen_or_sees(office, store):
+    """Whoever begins a run while somebody is being forgotten waits, and is refused then."""
+    other, ledger = await joined(store, "ann")
+    async with office.pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(ALONE)
+        beginning = asyncio.create_task(ledger.begin("beddit", "ann", Task("once")))
+        while not await store.values("SELECT FROM pg_locks WHERE NOT granted AND mode = 'RowShareLock'"):
+            await asyncio.sleep(0)
+        await connection.execute(
+            "INSERT INTO sync.forgotten (source, salt, hashes) VALUES ('beddit', $1, $2)",
+            b"salt",
+            await pseudonyms_of(b"salt", ["user 1001"]),
+        )
+        await transaction.commit()
+    with pytest.raises(AccountForgotten):
+        await beginning
+    assert await store.values("SELECT FROM sync.run_log WHERE account = 'ann'") == []
+    await other.leave()
+
+
+async def test_what_an_old_name_met_of_the_user_goes(office, store, night, signal):
+    """Rejects and differences name the user in their keys; what else the old name has is told by its name."""
+    await fill_beddit(store, night, signal, "ann")
+    await office.forget(ALICE)
+    assert await rows_that_tell(store, "1001/", "odd 1001") == set()
+    assert await office.forgetting.names("beddit") == ["ann", "nobody"]
+
+
+async def test_a_user_whose_number_begins_alike_keeps_everything(office, store, night, signal):
+    """User 10011 is not user 1001."""
+    await fill_beddit(store, night, signal, "ann", user=10011)
+    before = await store.everything()
+    await office.forget(ALICE)
+    after = await store.everything()
+    for table in ("sync.reject_log", "sync.difference_log", "beddit.session_records"):
+        assert after[table] == before[table]
+
+
+# --- interruptions --------------------------------------------------------------------------------
 
 
 async def test_what_was_interrupted_goes_on(office, store, night, signal, monkeypatch):
@@ -335,6 +460,16 @@ async def test_forgetting_again_removes_what_came_again(office, store, night, si
     await office.forget(ALICE)
     assert await rows_that_tell(store, "alice", "1001") == set()
     assert (await office.removed())["beddit.session_records"] == 4
+
+
+async def test_names_that_come_back_are_told_of(office, store):
+    """Killed before anything else, a second try counts as interrupted: the names are here again."""
+    await office.forget(ALICE)
+    await office.forgetting.make_leases(ALICE)
+    assert await store.values("SELECT finished_at FROM sync.forgotten") == [None]
+    await office.forget(ALICE)
+    assert await store.values("SELECT finished_at IS NOT NULL FROM sync.forgotten") == [True]
+    assert await store.values("SELECT account FROM sync.leases") == []
 
 
 async def test_it_waits_for_nobody_who_works_on_the_account(office, store, night, signal):
@@ -404,7 +539,7 @@ async def test_what_others_see_stays(office, store, stretch, data_session):
     await fill_bace(store, stretch, data_session, sessions=(1,), seen_by=("other",))
     await fill_bace(store, stretch, data_session, sessions=(2,))
     before = await store.everything()
-    assert (await office.forgetting.holdings(LAB)).shared == 1
+    assert (await office.forgetting.holdings(LAB)).shared == {"other": 1}
     await office.forget(LAB)
     assert await store.values("SELECT id_data_session FROM bace.session_records") == [UUID(int=1)]
     assert await store.values("SELECT account FROM bace.session_access") == ["other"]
@@ -414,6 +549,108 @@ async def test_what_others_see_stays(office, store, stretch, data_session):
         assert [row for row in before[table] if row in (await store.everything())[table]] == [
             before[table][0]
         ]
+
+
+async def test_what_others_keep_stays_proved(office, store, stretch, data_session):
+    """Rejects that a shared session's proof counts go over to who still sees it, as they are."""
+    await fill_bace(store, stretch, data_session, sessions=(1,), seen_by=("other", "denied"))
+    await store.pool.execute(
+        "UPDATE bace.session_access SET first_seen_at = 'epoch', refused_at = now() WHERE account = 'denied'"
+    )
+    counts = "SELECT rejected_count, status FROM bace.data_sessions"
+    rejects = (
+        "SELECT record_key, item_key, reason, payload, attempts, first_seen_at, items FROM sync.reject_log"
+    )
+    before = await store.fetch(counts), await store.fetch(rejects)
+    assert before[0] == [{"rejected_count": 1, "status": "complete"}]
+    await office.forget(LAB)
+    assert (await store.fetch(counts), await store.fetch(rejects)) == before
+    assert await store.values("SELECT account FROM sync.reject_log") == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("state", "attempts"),
+    [
+        ("resolved_at = now()", 1),
+        ("attempts = 7", 7),
+        ("resolved_at = now(), settled = true, attempts = 7", 7),
+    ],
+)
+async def test_what_others_were_refused_themselves(office, store, stretch, data_session, state, attempts):
+    """A reject of their own stands; one that is over makes room. One item is counted once."""
+    await fill_bace(store, stretch, data_session, sessions=(1,), seen_by=("other",))
+    await store.pool.execute(
+        """
+        INSERT INTO sync.reject_log SELECT (t).* FROM (
+            SELECT jsonb_populate_record(r, '{"account": "other"}') AS t FROM sync.reject_log r) AS copied
+        """
+    )
+    await store.pool.execute(f"UPDATE sync.reject_log SET {state} WHERE account = 'other'")  # noqa: S608
+    await office.forget(LAB)
+    assert await store.values("SELECT rejected_count FROM bace.data_sessions") == [1]
+    assert await store.values("SELECT attempts FROM sync.reject_log") == [attempts]
+
+
+async def test_a_renamed_account_goes_with_its_old_name(office, store, stretch, data_session):
+    """The old name shares everything with the new one; named together, nothing is left."""
+    await fill_bace(store, stretch, data_session, seen_by=("old",))
+    both = replace(LAB, accounts=("lab", "old"))
+    assert (await office.forgetting.holdings(LAB)).shared == {"old": 2}
+    assert (await office.forgetting.holdings(LAB)).counts["data sessions"] == 0
+    holdings = await office.forgetting.holdings(both)
+    assert (holdings.shared, holdings.counts["data sessions"], holdings.counts["persons"]) == ({}, 2, 2)
+    await office.forget(both)
+    assert await store.values("SELECT count(*) FROM bace.datapoint_rows") == [0]
+    assert await rows_that_tell(store, "lab", "old") == set()
+
+
+async def test_what_others_refer_to_unsaid_stays(office, store, stretch, data_session):
+    """The datasets of another account's session whose list the source did not give, and their devices."""
+    await fill_bace(store, stretch, data_session)
+    await fill_bace(store, stretch, data_session, "ward", sessions=(7,))
+    await store.pool.execute("UPDATE bace.session_records SET datasets = NULL")
+    await store.pool.execute(
+        "UPDATE bace.session_records SET id_group = NULL WHERE id_data_session = $1", UUID(int=7)
+    )
+    await store.pool.execute("INSERT INTO bace.person_records (id_person) VALUES ($1)", UUID(int=99))
+    named = "SELECT count(datatype) + count(source_device) FROM bace.datapoints WHERE id_data_session = $1"
+    assert await store.values(named, UUID(int=7)) == [20]
+    await office.forget(LAB)
+    assert await store.values(named, UUID(int=7)) == [20]
+    assert await store.values("SELECT label FROM bace.device_records") == ["device 7"]
+    assert await store.values("SELECT label FROM bace.group_records") == ["group 7"]
+    assert await store.values("SELECT id_person FROM bace.person_records ORDER BY 1") == [
+        UUID(int=99),
+        UUID(int=4007),
+    ]
+
+
+async def test_a_dataset_that_both_hold_stays(office, store, stretch, data_session):
+    """Also where the other session's rows alone tell that it is theirs, too."""
+    await fill_bace(store, stretch, data_session, sessions=(1,))
+    await fill_bace(store, stretch, data_session, "ward", sessions=(7,))
+    await store.store(stretch([(0, 100)], [(5, 3001, 1.0)], session=7), stream=StreamKey("bace", "ward", "s"))
+    await office.forget(LAB)
+    datasets = await store.values("SELECT id_container_data_latest FROM bace.dataset_records ORDER BY 1")
+    assert datasets == [UUID(int=3001), UUID(int=3007)]
+    assert await store.values("SELECT label FROM bace.device_records ORDER BY 1") == ["device 1", "device 7"]
+
+
+async def test_a_device_that_another_one_hangs_on_stays(office, store, stretch, data_session):
+    """A gateway goes with the last of its devices."""
+    await fill_bace(store, stretch, data_session, sessions=(1,))
+    await fill_bace(store, stretch, data_session, "ward", sessions=(7,))
+    for number in (10, 11):
+        await store.pool.execute("INSERT INTO bace.device_records VALUES ($1)", UUID(int=number))
+    hang = "UPDATE bace.device_records SET id_parent = $1 WHERE id_physical_device = ANY ($2)"
+    await store.pool.execute(hang, UUID(int=10), [UUID(int=2001)])
+    await office.forget(LAB)
+    devices = "SELECT id_physical_device FROM bace.device_records ORDER BY 1"
+    assert await store.values(devices) == [UUID(int=11), UUID(int=2007)]
+    await fill_bace(store, stretch, data_session, sessions=(1,))
+    await store.pool.execute(hang, UUID(int=11), [UUID(int=2001), UUID(int=2007)])
+    await office.forget(LAB)
+    assert await store.values(devices) == [UUID(int=11), UUID(int=2007)]
 
 
 async def test_who_was_denied_a_session_does_not_see_it(office, store, stretch, data_session):
