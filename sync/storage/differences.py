@@ -16,7 +16,8 @@ import msgspec
 
 from sync.model import Batch, Fault, Head, PgType, Record, Rows, Table
 from sync.storage.copy import images
-from sync.storage.statements import select_details, select_records
+from sync.storage.statements import of_keys, select_details, select_records
+from sync.storage.values import multirange
 from sync.storage.versions import Verdict, Version, version
 
 Key: TypeAlias = tuple[Any, ...]
@@ -70,12 +71,14 @@ async def write_differences(connection: asyncpg.Connection, batch: Batch) -> Non
             UPDATE sync.difference_log SET resolved_at = now()
             WHERE source = $1 AND account = $2 AND resolved_at IS NULL AND last_seen_at < $3
               AND ($4::timestamptz IS NULL OR instant >= $4) AND ($5::timestamptz IS NULL OR instant < $5)
+              AND NOT $6::tstzmultirange @> instant
             """,
             source,
             account,
             batch.verified.found_before,
             batch.verified.since,
             batch.verified.until,
+            multirange(batch.verified.left_out),
         )
 
 
@@ -105,10 +108,10 @@ async def find_faults(
     if not records:
         return {}
     head = records[0].head
-    keys = list(zip(*(record.key for record in records), strict=True))
+    keys = [record.key for record in records]
     stored = {
         tuple(row[name] for name in head.key): row
-        for row in await connection.fetch(select_records(head), *keys)
+        for row in await connection.fetch(select_records(head), *zip(*keys, strict=True))
     }
     details: Mapping[str, Mapping[Key, Counter[Row]]] = {}
     if columns is None:
@@ -166,10 +169,10 @@ def _fault_in_details(record: Record, stored: Mapping[str, Counter[Row]]) -> Fau
 
 
 async def _details(
-    connection: asyncpg.Connection, head: Head, table: Table, keys: Sequence[Sequence[Any]]
+    connection: asyncpg.Connection, head: Head, table: Table, keys: Sequence[Key]
 ) -> Mapping[Key, Counter[Row]]:
     found: dict[Key, Counter[Row]] = {}
-    for row in await connection.fetch(select_details(head, table), *keys):
+    for row in await connection.fetch(select_details(head, table), *of_keys(head, keys)):
         key = tuple(row[name] for name in head.key)
         found.setdefault(key, Counter())[
             tuple(row[name] if type_.element else _plain(type_, row[name]) for name, type_ in table.columns)
