@@ -20,7 +20,7 @@ from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
 from sync.model.survey import StreamSurvey, Survey
 from sync.model.table import Head, PgType, Series, Table
 from sync.model.text import PAYLOAD_LIMIT, json_text, kind, shortened, storable
-from sync.model.verification import VERIFICATION, Fault, Pass
+from sync.model.verification import VERIFICATION, Extent, Fault, Pass
 
 __all__ = [
     "PAYLOAD_LIMIT",
@@ -28,6 +28,7 @@ __all__ = [
     "Batch",
     "ColumnValues",
     "Difference",
+    "Extent",
     "Fault",
     "Head",
     "Interval",

@@ -127,6 +127,9 @@ class Stretch:
         covered: Time that is proved to be stored as the source holds it.
         uncovered: Time that shall be read again; it is taken away before ``covered`` is added.
         reset: Forget first what was covered: the groups of data sets are no longer what they were.
+        keeps: Nothing says that the source's rows are a newer version: stored rows that it has no more stay,
+            save where it has another row at their instant instead. Of a data set with at least as many new
+            instants as there are stored ones they do not: these samples were given other times.
         recount: Count the record's rows anew instead of adding to what was counted: rows may have been lost.
     """
 
@@ -140,6 +143,7 @@ class Stretch:
     covered: tuple[Interval, ...] = ()
     uncovered: tuple[Interval, ...] = ()
     reset: bool = False
+    keeps: bool = False
     recount: bool = False
 
     @property
@@ -213,11 +217,13 @@ class Verified:
         found_before: What was last found before this moment, by the warehouse's clock, was not found again.
         since: Only sessions that began then or later were looked at; None: all.
         until: And only those that began before; None: all.
+        left_out: And none that began then: they could not be looked at.
     """
 
     found_before: datetime
     since: datetime | None = None
     until: datetime | None = None
+    left_out: tuple[Interval, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,26 +86,45 @@ def show_differences(console: Console, differences: Sequence[Facts]) -> None:
 
 
 def show_verified(console: Console, accounts: Sequence[Facts]) -> None:
-    """One line an account: what is left after a verification, and what it cost."""
+    """One line an account: what is left after a verification, and what it cost; below it, of what."""
     numbers = ("open", "mended", "requests", "bytes")
     table = plain_table("account", *numbers, "result", numbers=numbers)
     colours = {"equal": "green", "differs": "red", "failed": "red", "nothing was read yet": "yellow"}
     for row in accounts:
         result = row["result"]
+        partly = ", of what was read" if row["read_since"] and result == "equal" else ""
         table.add_row(
-            _account(row), *(f"{row[name]:,}" for name in numbers), f"[{colours[result]}]{result}[/]"
+            _account(row),
+            *(f"{row[name]:,}" for name in numbers),
+            f"[{colours[result]}]{result}[/]{partly}",
         )
     console.print(table)
+    console.print()
+    for row in accounts:
+        console.print(f"[bold]{_account(row)}[/] {_compared(row)}")
     for row in accounts:
         if row["error"] is not None:
             console.print(f"\n[red]{_account(row)}[/] {plain(row['error'])}")
 
 
+def _compared(row: Facts) -> str:
+    """What a verification compared of an account, what it could not know of, and what is missing upstream."""
+    said = f"{row['sessions']:,} {plural('session', row['sessions'])} compared"
+    if row["from"]:
+        said += f", from {row['from'][:10]} to {row['to'][:10]}"
+    if row["read_since"]:
+        said += f"; not all of its history was read, only some since {row['read_since'][:10]}"
+    if row["missing_upstream"]:
+        said += f"; {row['missing_upstream']:,} missing upstream, kept and marked (missing_upstream_at)"
+    return said
+
+
 def plain_difference(row: Facts) -> dict[str, Any]:
     """A difference as values that JSON has words for."""
     return {
+        "what": "difference",
         **{name: row[name] for name in ("source", "account", "item_key", "kind", "text")},
-        "found_at": row["found_at"].isoformat(),
+        **{name: row[name] and row[name].isoformat() for name in ("found_at", "last_seen_at", "resolved_at")},
         "mended": row["mended"],
     }
 

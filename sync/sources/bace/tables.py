@@ -184,7 +184,8 @@ DUE_NON_FINAL = """
 DUE_SESSIONS = """
     SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
            r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
-           c.digest AS checked_digest, c.status AS checked_status, c.attempts, c.news_at
+           c.digest AS checked_digest, c.status AS checked_status, c.reason AS checked_reason,
+           c.attempts, c.news_at
     FROM bace.session_records r
     JOIN bace.sessions_of($1, $2) USING (id_data_session)
     LEFT JOIN bace.session_checks c USING (id_data_session)
@@ -255,7 +256,8 @@ LOADS_IN_RANGE = """
 SESSIONS_TO_COMPARE = """
     SELECT r.id_data_session, r.started_at, r.ended_at, r.updated_at, r.datapoint_count, r.digest, r.datasets,
            r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
-           c.digest AS checked_digest, c.status AS checked_status, c.attempts, c.news_at,
+           c.digest AS checked_digest, c.status AS checked_status, c.reason AS checked_reason,
+           c.attempts, c.news_at,
            r.is_archived IS TRUE AS archived
     FROM bace.session_records r
     JOIN bace.sessions_of($1, $2) USING (id_data_session)
@@ -264,17 +266,29 @@ SESSIONS_TO_COMPARE = """
     ORDER BY r.started_at DESC, r.id_data_session DESC
 """
 
-# All that an account reads and that the source is thought to hold, and which datasets are in it; where the
-# source did not say, those of the rows.
+# All that an account reads and that the source is thought to hold, and which datasets are in it; none where
+# the source did not say.
 SESSIONS_OWNED = """
     SELECT r.id_data_session, r.started_at, r.ended_at,
            r.ended_at IS NOT NULL AND r.is_ingestion_finished IS TRUE AS final,
-           coalesce(r.datasets, (SELECT array_agg(DISTINCT d.id_container_data_latest)
-                                 FROM bace.datapoint_rows d WHERE d.id_data_session = r.id_data_session),
-                    '{}') AS datasets
+           coalesce(r.datasets, '{}') AS datasets
     FROM bace.session_records r
     JOIN bace.sessions_of($1, $2) USING (id_data_session)
     WHERE r.missing_upstream_at IS NULL AND r.started_at IS NOT NULL
+"""
+
+# Sessions that were found to have vanished, where nobody has taken note of it by a repair.
+STILL_VANISHED = """
+    SELECT r.id_data_session, r.started_at
+    FROM bace.session_records r JOIN sync.differences d ON d.item_key = r.id_data_session::text
+    WHERE d.source = 'bace' AND d.account = $1 AND d.kind = 'vanished' AND d.resolved_at IS NULL
+      AND r.missing_upstream_at IS NOT NULL AND r.started_at IS NOT NULL
+"""
+
+VANISHED = """
+    SELECT count(*) FROM bace.session_records r JOIN bace.session_access a USING (id_data_session)
+    WHERE a.account = $1 AND r.missing_upstream_at IS NOT NULL
+      AND ($2::timestamptz IS NULL OR r.started_at >= $2) AND ($3::timestamptz IS NULL OR r.started_at < $3)
 """
 
 # What is stored of all sessions in a stretch of time, by session, in buckets as of STORED_BUCKETS ($3); and

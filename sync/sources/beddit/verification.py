@@ -6,7 +6,7 @@ signals cost a request for their length. Nothing is stored but differences, and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from sync.model import (
     VERIFICATION,
     Batch,
     Difference,
+    Extent,
     Interval,
     Pass,
     Progress,
@@ -30,10 +31,18 @@ from sync.model import (
 from sync.ports import Unit, Warehouse
 from sync.sources.beddit.blob import DueBlob
 from sync.sources.beddit.blob_unit import NOT_SIGNAL, Blob
-from sync.sources.beddit.cursor import Course, Cursor, next_window
+from sync.sources.beddit.cursor import Course, Cursor, as_time, next_window
 from sync.sources.beddit.reading import AccountContext, Reading
-from sync.sources.beddit.tables import BLOBS, SESSIONS, STORED_BLOBS, STORED_SESSIONS
-from sync.sources.beddit.units import ASK_FOR_LESS, Window
+from sync.sources.beddit.tables import (
+    BLOB_ATTEMPTS,
+    BLOBS,
+    DUE_BLOBS,
+    SESSIONS,
+    STORED_BLOBS,
+    STORED_SESSIONS,
+    VANISHED,
+)
+from sync.sources.beddit.units import ASK_FOR_LESS, BEGINNING, THE_END, Window
 from sync.transport import HttpClient, Request
 
 GROUP: Final = 16
@@ -55,92 +64,136 @@ class Verification:
     warehouse: Warehouse
     http: HttpClient
     course: Course
-    _troubles: list[str] = field(default_factory=list)
-    _left_out: list[Interval] = field(default_factory=list)
+    _pass: Pass = field(init=False)
+    _trouble: str | None = None
 
     async def units(self, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
         """Windows over what was read, newest first, each with its raw signals.
 
-        What could not be looked at is left to the next run, and the run says so in the end.
+        What could not be looked at stops nothing else: the pass goes on, and says so in the end.
         """
-        cursor = Cursor.load((await self.warehouse.stream(self.context.stream)).cursor)
+        state = await self.warehouse.stream(self.context.stream)
+        cursor = Cursor.load(state.cursor)
         if cursor is None:  # nothing was read yet: nothing is claimed
             return
-        verification, begin = await self._begun(task)
-        yield [begin]
-        while (window := await self._next(verification)) is not None:
+        yield [await self._begun(task, state.coverage or (Interval(cursor.known_until, THE_END),))]
+        while (window := await self._next()) is not None:
             unit = ComparedWindow(
-                Window(self.context, window, self.course), self.warehouse, verification.repair, cursor
+                Window(self.context, window, self.course), self.warehouse, self._pass.repair, cursor
             )
             yield [unit]
             self.course.widen(unit.window.found)
-            before = len(self._troubles)
-            async for units in self._blobs(window, verification):
+            troubles: list[str] = []
+            async for units in self._blobs(window, troubles):
                 yield units
+            async for blobs in self._blobs_of(unit.stored_anew):
+                yield blobs
             self.context.addresses.clear()
-            if len(self._troubles) == before:
-                yield [self._note(f"verified {unit.label}", Progress(covered=tuple(unit.covered)))]
-            else:
-                self._left_out.append(window)
-        if self._left_out or self.course.given_up:
+            yield [self._looked_at(unit, troubles)]
+        yield [await self._end()]
+        if self._pass.left_out:
             yield [_Complain(self._stream, self._complaint())]
-        else:
-            yield [self._end(verification)]
 
     @property
     def _stream(self) -> StreamKey:
         return stream_of(self.context)
 
-    async def _begun(self, task: Task) -> tuple[Pass, Unit]:
+    async def _begun(self, task: Task, read: Sequence[Interval]) -> Unit:
         """The verification that a run goes on with, or a new one."""
         state = await self.warehouse.stream(self._stream)
-        verification = Pass.load(state.cursor)
-        if verification is not None and verification.does(task):
-            return verification, self._note("going on", Progress())
         (row,) = await self.warehouse.fetch("SELECT now() AS now")
-        verification = Pass(began_at=row["now"], since=task.since, until=task.until, repair=task.repair)
-        progress = Progress(cursor=verification.dump(), cursor_was=state.cursor, uncovered=state.coverage)
-        return verification, self._note("beginning", progress)
+        verification = Pass.load(state.cursor)
+        if verification is not None and verification.does(task, row["now"]):
+            self._pass = verification
+            return self._note("going on", Progress())
+        self._pass = Pass(
+            began_at=row["now"],
+            since=task.since,
+            until=task.until,
+            repair=task.repair,
+            extent=Extent(read_since=self._read_since(task, read)),
+        )
+        progress = Progress(cursor=self._pass.dump(), cursor_was=state.cursor, uncovered=state.coverage)
+        return self._note("beginning", progress)
 
-    async def _next(self, verification: Pass) -> Interval | None:
-        """The newest stretch that was read, and not verified yet."""
+    def _read_since(self, task: Task, read: Sequence[Interval]) -> datetime | None:
+        """Where what was read of the time asked for begins; None: all of that time was read."""
+        start = max(self.context.settings.history_start, task.since or BEGINNING)
+        end = min(read[-1].end, task.until or THE_END)
+        if start >= end or not list(gaps(Interval(start, end), read)):
+            return None
+        return max(read[0].start, start)
+
+    async def _next(self) -> Interval | None:
+        """The newest stretch that was read, and not looked at yet."""
         read = (await self.warehouse.stream(self.context.stream)).coverage
         done = (await self.warehouse.stream(self._stream)).coverage
-        wanted = _within(read, verification.since, verification.until)
-        return next_window(wanted, (*done, *self._left_out, *self.course.given_up), self.course.width)
+        wanted = _within(read, self._pass.since, self._pass.until)
+        return next_window(wanted, (*done, *self._pass.left_out), self.course.width)
 
     async def _blobs(
-        self, window: Interval, verification: Pass
+        self, window: Interval, troubles: list[str]
     ) -> AsyncGenerator[Sequence[ComparedBlob], None]:
-        rows = await self.warehouse.fetch(STORED_BLOBS, self.context.user_id, window.start, window.end)
+        rows = await self.warehouse.fetch(
+            STORED_BLOBS, self.context.user_id, window.start, window.end, self._pass.began_at
+        )
         for first in range(0, len(rows), GROUP):
-            units = [self._blob(row, verification) for row in rows[first : first + GROUP]]
+            units = [self._blob(row) for row in rows[first : first + GROUP]]
             yield units
-            self._troubles += [unit.trouble for unit in units if unit.trouble is not None]
+            troubles += [unit.trouble for unit in units if unit.trouble is not None]
 
-    def _blob(self, row: Mapping[str, Any], verification: Pass) -> ComparedBlob:
+    def _blob(self, row: Mapping[str, Any]) -> ComparedBlob:
         columns = dict(row)
-        extra = {name: columns.pop(name) for name in ("byte_count", "started_at", "held")}
+        extra = {
+            name: columns.pop(name)
+            for name in ("byte_count", "was_stored", "is_mentioned", "started_at", "held")
+        }
         due = DueBlob(user_id=self.context.user_id, **columns)
-        return ComparedBlob(self.context, self.http, due, verification.repair, **extra)
+        return ComparedBlob(self.context, self.http, due, self._pass.repair, **extra)
+
+    async def _blobs_of(self, sessions: Collection[int]) -> AsyncGenerator[Sequence[Blob], None]:
+        """The raw signals that are due of sessions that were stored anew: a night is mended with them."""
+        if not sessions:
+            return
+        now = as_time(self.context.clock())
+        rows = await self.warehouse.fetch(DUE_BLOBS, self.context.user_id, now)
+        due = [DueBlob(user_id=self.context.user_id, **row) for row in rows if row["session_id"] in sessions]
+        for first in range(0, len(due), GROUP):
+            yield [Blob(self.context, self.http, blob) for blob in due[first : first + GROUP]]
 
     def _note(self, label: str, progress: Progress) -> Unit:
         return _Note(label, Batch(self._stream, progress=progress))
 
-    def _end(self, verification: Pass) -> Unit:
-        ended = replace(verification, ended=True)
-        progress = Progress(cursor=ended.dump(), cursor_was=verification.dump(), checked=True)
-        verified = Verified(verification.began_at, verification.since, verification.until)
+    def _looked_at(self, unit: ComparedWindow, troubles: Sequence[str]) -> Unit:
+        """Write down that a window was verified, or that it is left out."""
+        self._trouble = self._trouble or next(iter(troubles), None)
+        covered = () if troubles else tuple(unit.covered)
+        before = self._pass
+        self._pass = replace(
+            before.without(gaps(unit.window.window, covered)),
+            failures=before.failures + len(troubles),
+            extent=before.extent.with_sessions(unit.nights.values()),
+        )
+        progress = Progress(cursor=self._pass.dump(), cursor_was=before.dump(), covered=covered)
+        return self._note(f"looked at {unit.label}", progress)
+
+    async def _end(self) -> Unit:
+        before = self._pass
+        rows = await self.warehouse.fetch(VANISHED, self.context.user_id, before.since, before.until)
+        extent = replace(before.extent, vanished=rows[0]["count"])
+        self._pass = replace(before, ended=True, extent=extent)
+        progress = Progress(cursor=self._pass.dump(), cursor_was=before.dump(), checked=not before.left_out)
+        verified = Verified(before.began_at, before.since, before.until, before.left_out)
         return _Note("end of the verification", Batch(self._stream, progress=progress, verified=verified))
 
     def _complaint(self) -> str:
-        parts = [*self.course.given_up, *self._left_out]
-        why = self._troubles[0] if self._troubles else "the vendor has no whole answer about them"
-        more = f" (and {len(parts) - 1} stretches more)" if len(parts) > 1 else ""
+        parts = self._pass.left_out
+        why = self._trouble or "the vendor has no whole answer about them"
+        more = f" (and in {len(parts) - 1} stretches more)" if len(parts) > 1 else ""
         return (
             f"the nights that began between {parts[0].start:%Y-%m-%d %H:%M} and "
-            f"{parts[0].end:%Y-%m-%d %H:%M} UTC{more} could not be verified: {why}. Everything else was, "
-            "and the next verification goes on with them"
+            f"{parts[0].end:%Y-%m-%d %H:%M} UTC{more} could not all be verified: {why.rstrip('.')}. "
+            "All others were, and the next verification looks at everything again"
         )
 
 
@@ -159,6 +212,8 @@ class ComparedWindow:
         repair: Whether to store what differs.
         cursor: What was put after it comes with the next incremental pass: no difference.
         covered: Parts of the window that were compared whole.
+        nights: When each of the source's sessions in the window began, by id.
+        stored_anew: After a repair: the sessions that were stored, or stored again.
     """
 
     window: Window
@@ -166,6 +221,8 @@ class ComparedWindow:
     repair: bool
     cursor: Cursor
     covered: list[Interval] = field(default_factory=list)
+    nights: dict[int, datetime] = field(default_factory=dict)
+    stored_anew: set[int] = field(default_factory=set)
     _seen: set[int] = field(default_factory=set)
 
     @property
@@ -195,6 +252,7 @@ class ComparedWindow:
         """What differs in a part of an answer; None: nothing does."""
         self._seen.update(record.row["session_id"] for record in batch.records)
         records = [record for record in batch.records if self._is_due(record)]
+        self.nights |= {record.row["session_id"]: record.row["started_at"] for record in records}
         faults = await self.warehouse.compare(records)
         differences: list[Difference] = []
         offered: list[Record] = []
@@ -209,6 +267,7 @@ class ComparedWindow:
                 offered.append(record)
             elif self.repair and not fault.newer_stays:
                 offered.append(replace(record, force=True))
+                self.stored_anew.add(record.row["session_id"])
         if not differences and not offered:
             return None
         keys = {record.key for record in offered}
@@ -232,10 +291,18 @@ class ComparedWindow:
         return window.start <= row["started_at"] < window.end and not is_news
 
     async def _vanished(self, part: Interval) -> Batch | None:
-        """Stored sessions that were in no answer: asked for once more, then marked; None: there are none."""
-        user = self.window.context.user_id
-        rows = await self.warehouse.fetch(STORED_SESSIONS, user, part.start, part.end, list(self._seen))
-        gone = [row for row in rows if await self._is_gone(row["session_id"], row["started_at"])]
+        """Stored sessions that were in no answer: asked for once more, then marked; None: there are none.
+
+        One that is marked already is told again until a repair takes note of it.
+        """
+        context = self.window.context
+        user, seen = context.user_id, list(self._seen)
+        rows = await self.warehouse.fetch(STORED_SESSIONS, user, part.start, part.end, seen, context.account)
+        gone = [
+            row
+            for row in rows
+            if row["is_marked"] or await self._is_gone(row["session_id"], row["started_at"])
+        ]
         if not gone:
             return None
         differences = tuple(
@@ -271,12 +338,14 @@ class ComparedWindow:
 
 @dataclass(slots=True)
 class ComparedBlob:
-    """One stored raw signal: what its chunks hold, and how long it is at its source, without its bytes.
+    """One raw signal: what its chunks hold, and how long it is at its source, without its bytes.
 
     That an address is refused, or the signal is gone, says nothing against what is stored.
 
     Attributes:
-        byte_count: Bytes that were downloaded.
+        byte_count: Bytes that were downloaded; None: it is not stored, though it was due.
+        was_stored: It once was.
+        is_mentioned: The source has named an address of it; else it is asked for only if that is at hand.
         started_at: When the session began.
         held: Samples in the chunks; -1 where they leave gaps.
         trouble: After the unit: why it could not be looked at.
@@ -286,7 +355,9 @@ class ComparedBlob:
     http: HttpClient
     due: DueBlob
     repair: bool
-    byte_count: int
+    byte_count: int | None
+    was_stored: bool
+    is_mentioned: bool
     started_at: datetime
     held: int
     trouble: str | None = None
@@ -311,23 +382,47 @@ class ComparedBlob:
         if fault is None:
             return
         difference = Difference(self._key, "blob", fault, self.started_at)
-        yield Batch(self.stream, differences=(difference,))
         if self.repair:
-            async with aclosing(Blob(self.context, self.http, self.due).batches()) as batches:
+            async with aclosing(self._mended(difference)) as batches:
                 async for batch in batches:
-                    yield self._forced(batch)
+                    yield batch
+        else:
+            yield Batch(self.stream, differences=(difference,))
 
     @property
     def _key(self) -> str:
         return f"{self.due.user_id}/{self.due.session_id}/{self.due.track}"
 
-    def _forced(self, batch: Batch) -> Batch:
+    async def _mended(self, difference: Difference) -> AsyncGenerator[Batch, None]:
+        """The signal, which replaces what is stored; or the difference, and why it stays.
+
+        Of a signal that is stored and not replaced, nothing is noted: its state is what it was.
+        """
+        why = None
+        async with aclosing(Blob(self.context, self.http, self.due).batches()) as batches:
+            async for batch in batches:
+                if any(record.head == BLOBS for record in batch.records):
+                    yield self._forced(batch, difference)
+                    return
+                reasons = [one.row["reason"] for one in batch.updates if one.table == BLOB_ATTEMPTS]
+                if not reasons:  # the session, listed again for an address
+                    yield batch
+                    continue
+                why = reasons[0]
+                if self.byte_count is None:
+                    yield batch
+        if why is not None:
+            difference = replace(difference, text=f"{difference.text}; it was not mended: {why}")
+        yield Batch(self.stream, differences=(difference,))
+
+    def _forced(self, batch: Batch, difference: Difference) -> Batch:
         """The downloaded signal replaces what is stored, though it may be the same version."""
         records = tuple(replace(r, force=True) if r.head == BLOBS else r for r in batch.records)
-        mended = tuple(record.label for record in records if record.head == BLOBS)
-        return replace(batch, records=records, mended=mended)
+        return replace(batch, records=records, differences=(difference,), mended=(difference.item_key,))
 
     def _fault_in_chunks(self) -> str | None:
+        if self.byte_count is None:
+            return "this raw signal was stored, and the warehouse lost it" if self.was_stored else None
         if self.held == self.due.stored_count:
             return None
         held = "chunks with gaps" if self.held < 0 else f"{self.held:,} samples"
@@ -337,13 +432,15 @@ class ComparedBlob:
         length = await self._length()
         if length is None or length == self.byte_count:
             return None
+        if self.byte_count is None:
+            return f"the source has this raw signal, of {length:,} bytes, the warehouse not"
         return f"the source's signal has {length:,} bytes, the stored one {self.byte_count:,}"
 
     async def _length(self) -> int | None:
         """Bytes of the signal at its source; None where nobody says."""
         address = self._address()
         length = None if address is None else await self._asked(address)
-        if length is None:  # the address was not at hand, or has expired
+        if length is None and self.is_mentioned:  # the address was not at hand, or has expired
             async with self.context.addresses.renewing(self.due.session_id):
                 address = self._address() or await self._listed_again()
             length = None if address is None else await self._asked(address)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from sync.emulators.beddit import Behaviour, BlobForm, Study
 from sync.emulators.faults import Fault
-from sync.model import Task
+from sync.model import VERIFICATION, Extent, Pass, StreamKey, Task
 
 VERIFY, REPAIR = Task("verify"), Task("verify", repair=True)
 
@@ -21,6 +23,18 @@ async def verify(pipeline: Any, task: Task = VERIFY) -> dict[str, str]:
     """Verify; it has to succeed. Kinds of what is open afterwards, by item."""
     (outcome,) = await pipeline.run(task)
     assert outcome.error is None
+    return await found(pipeline)
+
+
+async def verify_in_vain(pipeline: Any, task: Task = VERIFY) -> str:
+    """Verify; it has to fail. Why."""
+    (outcome,) = await pipeline.run(task)
+    assert outcome.error is not None
+    return str(outcome.error)
+
+
+async def found(pipeline: Any) -> dict[str, str]:
+    """Kinds of what is open, by item."""
     await pipeline.assert_ledger()
     rows = await pipeline.fetch(
         "SELECT item_key, kind FROM sync.differences WHERE resolved_at IS NULL ORDER BY item_key"
@@ -66,7 +80,7 @@ async def test_exactly_the_planted_differences_are_found_and_mended(open_pipelin
     assert await verify(pipeline, REPAIR) == {}
     rows = await pipeline.fetch("SELECT item_key FROM sync.differences WHERE mended ORDER BY item_key")
     vanished = next(key for key, kind in planted.items() if kind == "vanished")
-    assert [row["item_key"] for row in rows] == sorted(planted.keys() - {vanished})
+    assert [row["item_key"] for row in rows] == sorted(planted)
     await pipeline.assert_truth({USER: truth | pipeline.cloud.truth(USER)})
     marked = await pipeline.fetch(
         "SELECT session_id FROM beddit.sessions WHERE missing_upstream_at IS NOT NULL"
@@ -83,7 +97,6 @@ async def test_what_comes_back_is_marked_no_longer(open_pipeline: Any) -> None:
     session = pipeline.cloud.truth(USER)[gone]
     pipeline.cloud.remove(USER, gone)
     assert await verify(pipeline) == {f"{USER}/{gone}": "vanished"}
-    assert await verify(pipeline) == {}, "what is marked is as the source has it"
     pipeline.cloud.put(USER, session, updated=session["updated"])
     assert await verify(pipeline) == {}
     await pipeline.assert_truth()
@@ -144,21 +157,250 @@ async def test_a_host_that_refuses_to_tell_a_length_is_asked_for_a_byte(open_pip
     assert set((await verify(pipeline)).values()) == {"blob"}
 
 
-async def test_an_interrupted_verification_goes_on(open_pipeline: Any) -> None:
-    """What was verified before an interruption is not asked for again."""
+async def test_what_has_vanished_is_told_until_a_repair_takes_note_of_it(open_pipeline: Any) -> None:
+    """One verification that nobody read loses nothing; and how much is missing is told ever after."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    gone = min(pipeline.cloud.truth(USER))
+    pipeline.cloud.remove(USER, gone)
+    told = {f"{USER}/{gone}": "vanished"}
+    assert await verify(pipeline) == told
+    assert await verify(pipeline) == told
+    assert await verify(pipeline, REPAIR) == {}
+    assert await verify(pipeline) == {}
+    assert (await extent(pipeline)).vanished == 1
+
+
+async def extent(pipeline: Any) -> Extent:
+    """What the last verification compared."""
+    stored = await pipeline.warehouse.stream(StreamKey("beddit", f"user{USER}", VERIFICATION))
+    verification = Pass.load(stored.cursor)
+    assert verification is not None
+    return verification.extent
+
+
+# --- raw signals -----------------------------------------------------------------------------------
+
+TABLES = (
+    "session_records",
+    "track_arrays",
+    "track_declarations",
+    "blob_mentions",
+    "blob_attempts",
+    "blob_records",
+    "sample_chunks",
+)
+
+
+async def lose(pipeline: Any, tables: Sequence[str], session_id: int) -> None:
+    """Delete a night's rows behind the back of everybody."""
+    for table in tables:
+        await pipeline.pool.execute(f"DELETE FROM beddit.{table} WHERE session_id = $1", session_id)  # noqa: S608
+
+
+async def test_a_night_is_mended_with_its_raw_signals(open_pipeline: Any) -> None:
+    """A night that was lost with all that belongs to it is whole after the repair, its signals too."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    lost = min(pipeline.cloud.truth(USER))
+    await lose(pipeline, TABLES, lost)
+    assert await verify(pipeline, REPAIR) == {}
+    await pipeline.assert_truth()
+
+
+@pytest.mark.parametrize(
+    "tables", [("blob_records", "sample_chunks"), ("blob_records", "sample_chunks", "blob_attempts")]
+)
+async def test_a_raw_signal_that_is_not_there_is_no_equality(
+    open_pipeline: Any, tables: Sequence[str]
+) -> None:
+    """Lost, or due and never fetched: the difference is told, and mended."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    lost = min(pipeline.cloud.truth(USER))
+    await lose(pipeline, tables, lost)
+    assert await verify(pipeline) == {f"{USER}/{lost}/{track}": "blob" for track in ("noise", "normal")}
+    assert await verify(pipeline, REPAIR) == {}
+    await pipeline.assert_truth()
+
+
+async def test_a_lost_raw_signal_is_told_though_its_source_lost_it_too(open_pipeline: Any) -> None:
+    """That a signal which was stored is in neither place is the worst there is to say."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    lost = min(pipeline.cloud.truth(USER))
+    await lose(pipeline, ("blob_records", "sample_chunks"), lost)
+    pipeline.cloud.remove_blob(USER, lost, "normal")
+    pipeline.cloud.remove_blob(USER, lost, "noise")
+    assert len(await verify(pipeline)) == 2
+    assert len(await verify(pipeline, REPAIR)) == 2
+
+
+async def test_a_raw_signal_that_nobody_has_is_no_difference(open_pipeline: Any) -> None:
+    """Due or not: what the source refuses cannot be missing here."""
+    pipeline = await open_pipeline(STUDY)
+    refused = min(pipeline.cloud.truth(USER))
+    pipeline.cloud.remove_blob(USER, refused, "noise")
+    await pipeline.once()
+    await pipeline.pool.execute("UPDATE beddit.blob_attempts SET next_attempt_at = now() - interval '1 h'")
+    assert await verify(pipeline) == {}
+
+
+async def test_lost_samples_are_found_where_no_address_is_named_any_more(open_pipeline: Any) -> None:
+    """What is stored is compared with itself, whether or not its source could be asked."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    lost = min(pipeline.cloud.truth(USER))
+    await lose(pipeline, ("blob_mentions", "sample_chunks"), lost)
+    assert await verify(pipeline) == {f"{USER}/{lost}/{track}": "blob" for track in ("noise", "normal")}
+
+
+async def test_a_repair_that_keeps_what_is_stored_keeps_its_state(open_pipeline: Any) -> None:
+    """Where the source holds less than it did, signal and status stay; it is told why."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    night = min(pipeline.cloud.truth(USER))
+    whole = pipeline.cloud.blob(USER, night, "normal")
+    before = await pipeline.fetch("SELECT * FROM beddit.sampled_tracks ORDER BY session_id, track")
+    pipeline.cloud.set_blob(USER, night, "normal", whole[: len(whole) // 4 * 2])
+    assert await verify(pipeline, REPAIR) == {f"{USER}/{night}/normal": "blob"}
+    assert await pipeline.fetch("SELECT * FROM beddit.sampled_tracks ORDER BY session_id, track") == before
+    text = await pipeline.value("SELECT text FROM sync.differences")
+    assert "not mended: the newest blob is not whole" in text
+    assert text.endswith("the stored signal stays")
+
+
+# --- passes ----------------------------------------------------------------------------------------
+
+LONG_AGO = 1_500_000_000
+"""When a night began that lies in another window than those of the study."""
+
+
+async def spoil(pipeline: Any, session_id: int) -> None:
+    """Have the raw signals of a night never answered for."""
+
+    async def refuse(request: Any) -> None:
+        if request.host == "blob" and str(session_id) in request.path:
+            for _ in range(2):
+                pipeline.cloud.fail_next(Fault(status=503), host="blob")
+
+    pipeline.cloud.on_request = refuse
+
+
+async def test_what_never_answers_hides_nothing_else(open_pipeline: Any, night: Any) -> None:
+    """A verification that could not look at everything fails, and ends: the next looks at all the rest."""
+    pipeline = await open_pipeline(STUDY)
+    pipeline.cloud.put(USER, night(float(LONG_AGO)), updated=LONG_AGO + 1_000.0)
+    await pipeline.once()
+    await spoil(pipeline, max(pipeline.cloud.truth(USER)))
+    why = await verify_in_vain(pipeline)
+    assert "503" in why
+    assert ".." not in why
+    await pipeline.pool.execute(
+        "UPDATE beddit.session_records SET software = 'x' WHERE session_id = $1", LONG_AGO
+    )
+    await verify_in_vain(pipeline)
+    assert await found(pipeline) == {f"{USER}/{LONG_AGO}": "content"}
+
+
+async def test_what_could_not_be_looked_at_is_not_over(open_pipeline: Any, night: Any) -> None:
+    """A difference stays open where this verification did not look, and goes where it did."""
+    pipeline = await open_pipeline(STUDY)
+    pipeline.cloud.put(USER, night(float(LONG_AGO)), updated=LONG_AGO + 1_000.0)
+    await pipeline.once()
+    newest = max(pipeline.cloud.truth(USER))
+    software = pipeline.cloud.truth(USER)[newest]["software"]
+    await pipeline.pool.execute("UPDATE beddit.session_records SET software = 'x'")
+    assert {f"{USER}/{newest}", f"{USER}/{LONG_AGO}"} <= (await verify(pipeline)).keys()
+    await pipeline.pool.execute("UPDATE beddit.session_records SET software = $1", software)
+    await spoil(pipeline, newest)
+    await verify_in_vain(pipeline)
+    left = await found(pipeline)
+    assert f"{USER}/{newest}" in left
+    assert f"{USER}/{LONG_AGO}" not in left
+    pipeline.cloud.on_request = None
+    assert await verify(pipeline) == {}
+
+
+async def test_an_old_pass_is_not_gone_on_with(open_pipeline: Any) -> None:
+    """What was verified more than a week ago is verified again."""
     pipeline = await open_pipeline(STUDY)
     await pipeline.once()
     assert await verify(pipeline) == {}
-    whole = await asked(pipeline)
     await pipeline.pool.execute(
-        "UPDATE sync.stream_state SET cursor = cursor || '{\"ended\": false}' WHERE stream = 'verification'"
+        """
+        UPDATE sync.stream_state SET cursor = cursor || jsonb_build_object(
+            'ended', false, 'began_at', to_char(now() - interval '8 days', 'YYYY-MM-DD"T"HH24:MI:SS"+00:00"'))
+        WHERE stream = 'verification'
+        """
     )
-    assert await asked(pipeline) == 0
-    assert await asked(pipeline) == whole
+    await pipeline.pool.execute("UPDATE beddit.session_records SET software = 'x'")
+    assert len(await verify(pipeline)) == 12
 
 
-async def asked(pipeline: Any) -> int:
+async def test_an_interrupted_verification_goes_on(open_pipeline: Any, night: Any) -> None:
+    """What was verified before an interruption is not asked for again in this pass, what was not is."""
+    pipeline = await open_pipeline(STUDY)
+    pipeline.cloud.put(USER, night(float(LONG_AGO)), updated=LONG_AGO + 1_000.0)
+    await pipeline.once()
+    newest = max(pipeline.cloud.truth(USER))
+    requests = await asked(pipeline)
+    reached = max(n for n, request in enumerate(requests) if request.host == "blob") + 1
+
+    running = asyncio.ensure_future(pipeline.run(VERIFY))
+    left = iter(range(reached))
+
+    async def interrupt(request: Any) -> None:
+        if next(left, None) is None:
+            running.cancel()
+
+    pipeline.cloud.on_request = interrupt
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    pipeline.cloud.on_request = None
+
+    await pipeline.pool.execute(
+        "UPDATE beddit.session_records SET software = 'x' WHERE session_id = ANY ($1)", [newest, LONG_AGO]
+    )
+    rest = await asked(pipeline)
+    assert "blob" not in {request.host for request in rest}, "nights of the study are asked about again"
+    assert await found(pipeline) == {f"{USER}/{LONG_AGO}": "content"}
+    assert (await extent(pipeline)).sessions == 13
+    assert len(await asked(pipeline)) == len(requests)
+    assert await found(pipeline) == {f"{USER}/{one}": "content" for one in (LONG_AGO, newest)}
+
+
+async def asked(pipeline: Any) -> Sequence[Any]:
     """Requests of a verification."""
     before = len(pipeline.cloud.requests)
     await verify(pipeline)
-    return len(pipeline.cloud.requests) - before
+    return pipeline.cloud.requests[before:]
+
+
+async def test_it_says_what_was_compared(open_pipeline: Any) -> None:
+    """How many nights, from when to when; and where what was read begins, if there is more."""
+    pipeline = await open_pipeline(STUDY)
+    starts = sorted(
+        datetime.fromtimestamp(session["start_timestamp"], UTC)
+        for session in pipeline.cloud.truth(USER).values()
+    )
+    await pipeline.backfill(since=starts[4])
+    assert await verify(pipeline) == {}
+    partly = Extent(sessions=8, first=starts[4], last=starts[-1], read_since=starts[4])
+    assert await extent(pipeline) == partly
+    assert await verify(pipeline, Task("verify", since=starts[5])) == {}
+    assert await extent(pipeline) == Extent(sessions=7, first=starts[5], last=starts[-1])
+    await pipeline.backfill()
+    assert await verify(pipeline) == {}
+    assert await extent(pipeline) == Extent(sessions=12, first=starts[0], last=starts[-1])
+
+
+async def test_without_any_history_equal_is_said_of_nothing(open_pipeline: Any) -> None:
+    """Where all coverage was taken back, and nothing read since, no night counts as compared."""
+    pipeline = await open_pipeline(Study(users=(USER,), nights=1, hours=0.1, raw_signal=False))
+    await pipeline.once()
+    await pipeline.pool.execute("UPDATE sync.stream_state SET coverage = '{}'")
+    assert await verify(pipeline) == {}
+    compared = await extent(pipeline)
+    assert compared.sessions == 0
+    assert compared.read_since is not None

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sync.errors import SourceContractError
@@ -16,7 +17,7 @@ from sync.sources.bace.listing import BY_START, Done, Paging
 from sync.sources.bace.passes import LARGE_PAGE, Pages, not_proved
 from sync.sources.bace.reading import CHUNK, Reading
 from sync.sources.bace.sessions import COLUMNS, DecodedSession
-from sync.sources.bace.tables import SEEN_BY
+from sync.sources.bace.tables import SEEN_BY, STILL_VANISHED
 
 
 def stream_of(context: AccountContext) -> StreamKey:
@@ -91,6 +92,15 @@ class ComparedList:
         async with aclosing(reading.revisited(unlisted)) as batches:
             async for batch in batches:
                 yield await self._vanished(batch)
+        rows = await self.context.warehouse.fetch(STILL_VANISHED, self.context.account)
+        known = {row["id_data_session"]: row["started_at"] for row in rows}
+        again = {
+            key: began
+            for key, began in known.items()
+            if key not in paging.ids and key not in self.owned and self.verification.looks_at(began)
+        }
+        if again:  # until a repair takes note of it
+            yield Batch(self.stream, **self._told(again))
 
     async def _compared(
         self, reading: Reading, sessions: Sequence[DecodedSession]
@@ -156,22 +166,15 @@ class ComparedList:
         gone = [key for _, (key,) in batch.missing]
         others = list(self.context.other_accounts)
         seen = {row["id_data_session"] for row in await self.context.warehouse.fetch(SEEN_BY, gone, others)}
-        differences = tuple(
-            Difference(
-                str(key),
-                "vanished",
-                "the source has no session of this id any more; it stays, marked as missing upstream",
-                self.owned[key].began,
-            )
-            for key in gone
-            if key not in seen
-        )
-        return replace(
-            batch,
-            stream=self.stream,
-            differences=differences,
-            mended=tuple(one.item_key for one in differences) if self.verification.repair else (),
-        )
+        told = self._told({key: self.owned[key].began for key in gone if key not in seen})
+        return replace(batch, stream=self.stream, **told)
+
+    def _told(self, gone: Mapping[UUID, datetime]) -> dict[str, Any]:
+        """What a batch says of sessions that have vanished, by when they began."""
+        text = "the source has no session of this id any more; it stays, marked as missing upstream"
+        differences = tuple(Difference(str(key), "vanished", text, began) for key, began in gone.items())
+        mended = tuple(one.item_key for one in differences) if self.verification.repair else ()
+        return {"differences": differences, "mended": mended}
 
 
 def _chunks(ids: Sequence[UUID]) -> Iterable[Sequence[UUID]]:
