@@ -2,8 +2,9 @@
 
 A row on the wire is the number of its fields, then every field with its length in front. Whatever has one
 width in every row (counts, lengths, numbers without NULLs) is written as big-endian records, column by
-column. What differs from row to row (text, NULLs, arrays) is a list of payloads between those records. A
-table of plain numbers is therefore one array of records, and nothing happens row by row.
+column; so are arrays of one length, given as the rows of a two-dimensional one. What differs from row to row
+(text, NULLs, other arrays) is a list of payloads between those records. A table without any is therefore one
+array of records, and nothing happens row by row.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from sync.model import ColumnValues, PgType, Rows, Table
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # the signature, no flags, no extension
 _TRAILER = struct.pack(">h", -1)
 _PIECE = 2 << 20  # bytes
-_FEW = 256  # rows
+_FEW = 128  # rows
+_SHORT = 256  # bytes
 _JSONB_VERSION = b"\x01"
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Payloads: TypeAlias = "list[bytes | bytearray]"
-Fixed: TypeAlias = "tuple[str, Array | int]"  # how it looks on the wire, and its value in every row
+Fixed: TypeAlias = "tuple[Any, Array | int | _Items]"
+"""How it looks on the wire (a numpy type), and its value in every row."""
 
 
 def encode(rows: Iterable[Rows]) -> Iterator[bytes]:
@@ -96,6 +99,8 @@ def _sizes(pg_type: PgType, values: ColumnValues) -> Array | int:
         return 4 + _SCALARS[pg_type].width
     element = pg_type.element
     each = 4 + _SCALARS[element].width if element else 1
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        return 4 + each * int(values.shape[1])
     lengths = (0 if value is None else len(value) for value in values)
     return 4 + each * np.fromiter(lengths, np.int64, len(values))
 
@@ -107,12 +112,10 @@ def _parts(table: Table, columns: Sequence[ColumnValues]) -> list[Array | Payloa
     fixed: list[Fixed] = [(">i2", len(columns))]
     for (name, pg_type), values in zip(table.columns, columns, strict=True):
         with _naming(table, name, pg_type):
-            lengths, cells = _cells(pg_type, values)
-        fixed.append(lengths)
-        if isinstance(cells, tuple):
-            fixed.append(cells)
-        else:
-            parts += [_records(fixed, count), cells]
+            cells, payloads = _cells(pg_type, values)
+        fixed += cells
+        if payloads:
+            parts += [_records(fixed, count), payloads]
             fixed = []
     return [*parts, _records(fixed, count)] if fixed else parts
 
@@ -126,13 +129,21 @@ def _naming(table: Table, name: str, pg_type: PgType) -> Iterator[None]:
         raise ValueError(f"{table.name}.{name} ({pg_type}): {error}") from error
 
 
-def _cells(pg_type: PgType, values: ColumnValues) -> tuple[Fixed, Fixed | Payloads]:
-    """Encode one column: its lengths, and its values."""
+def _cells(pg_type: PgType, values: ColumnValues) -> tuple[Sequence[Fixed], Payloads]:
+    """Encode one column: what has one width in every row, its lengths at least, and the payloads behind."""
     scalar = _SCALARS.get(pg_type)
     if scalar and not _has_nulls(values):
-        return (">i4", scalar.width), (scalar.wire, scalar.convert(values))
+        return [(">i4", scalar.width), (scalar.wire, scalar.convert(values))], []
+    if pg_type.element and isinstance(values, np.ndarray) and values.ndim == 2 and values.size:
+        return _array_cells(_SCALARS[pg_type.element], values), []
     payloads = _payloads(pg_type, [value for value in values if value is not None])
-    return _with_nulls(values, payloads)
+    lengths, spread = _with_nulls(values, payloads)
+    if not spread or lengths.min() < lengths.max() or lengths[0] > _SHORT:
+        return [(">i4", lengths)], spread
+    if lengths[0] <= 0:
+        return [(">i4", lengths)], []
+    short = f"V{lengths[0]}"
+    return [(">i4", lengths), (short, np.frombuffer(b"".join(spread), short))], []
 
 
 def _has_nulls(values: ColumnValues) -> bool:
@@ -151,19 +162,23 @@ def _payloads(pg_type: PgType, values: Sequence[Any]) -> Iterable[bytes | bytear
     return _bytes_of(_records([(scalar.wire, scalar.convert(values))], len(values)))
 
 
-def _with_nulls(values: ColumnValues, payloads: Iterable[bytes | bytearray]) -> tuple[Fixed, Payloads]:
+def _with_nulls(values: ColumnValues, payloads: Iterable[bytes | bytearray]) -> tuple[Array, Payloads]:
     """Put empty payloads of length -1 where the NULLs are."""
     present = iter(payloads)
     spread = [b"" if value is None else next(present) for value in values]
     lengths = [-1 if value is None else len(payload) for value, payload in zip(values, spread, strict=True)]
-    return (">i4", np.array(lengths)), spread
+    return np.array(lengths, np.int64), spread
 
 
 def _records(cells: Sequence[Fixed], count: int) -> Array:
     """Write cells of fixed width side by side."""
     records = np.empty(count, np.dtype([("", wire) for wire, _ in cells]))
     for name, (_, values) in zip(records.dtype.names or (), cells, strict=True):
-        records[name] = values
+        if isinstance(values, _Items):
+            records[name]["length"] = values.width
+            records[name]["value"] = values.values
+        else:
+            records[name] = values
     return records
 
 
@@ -329,9 +344,39 @@ _EMPTY = struct.Struct(">iii")  # no dimensions, no NULLs, the elements' type
 _NOT_EMPTY = struct.Struct(">iiiii")  # the same with one dimension: its length, its first index
 
 
+@dataclass(frozen=True, slots=True)
+class _Items:
+    """The elements of arrays of one length: a row each.
+
+    Attributes:
+        width: Bytes of an element.
+        values: All of them.
+    """
+
+    width: int
+    values: Array
+
+
+def _item(scalar: _Scalar) -> np.dtype[Any]:
+    return np.dtype([("length", ">i4"), ("value", scalar.wire)])
+
+
+def _array_cells(scalar: _Scalar, values: Array) -> Sequence[Fixed]:
+    """Arrays that are all of one length, and not empty."""
+    count, length = values.shape
+    items = np.dtype((_item(scalar), (length,)))
+    head = np.frombuffer(_NOT_EMPTY.pack(1, 0, scalar.oid, length, 1), f"V{_NOT_EMPTY.size}")
+    converted = scalar.convert(values.reshape(-1)).reshape(count, length)
+    return [
+        (">i4", _NOT_EMPTY.size + items.itemsize),
+        (head.dtype, head),
+        (items, _Items(scalar.width, converted)),
+    ]
+
+
 def _arrays(element: PgType, values: Iterable[ColumnValues]) -> Iterator[bytes | bytearray]:
     scalar = _SCALARS[element]
-    item = np.dtype([("length", ">i4"), ("value", scalar.wire)])
+    item = _item(scalar)
     for array in values:
         yield _array(scalar, item, scalar.convert(array)) if len(array) else _EMPTY.pack(0, 0, scalar.oid)
 

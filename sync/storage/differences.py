@@ -41,20 +41,21 @@ _OPEN: Final = """
 async def write_differences(connection: asyncpg.Connection, batch: Batch) -> None:
     """Note what a batch says of differences: those found, those that are over."""
     source, account = batch.stream.source, batch.stream.account
-    await connection.executemany(
-        """
-        INSERT INTO sync.difference_log AS d (source, account, item_key, kind, text, instant)
-        VALUES ($1, $2, $3, $4, $5, $6)
-        ON CONFLICT (source, account, item_key) DO UPDATE SET
-            kind = excluded.kind, text = excluded.text, instant = excluded.instant,
-            found_at = CASE WHEN d.resolved_at IS NULL THEN d.found_at ELSE now() END,
-            last_seen_at = now(), resolved_at = NULL, mended = false
-        """,
-        [
-            (source, account, one.item_key, one.kind, one.text, one.instant)
-            for one in sorted(batch.differences, key=lambda one: one.item_key)  # one order for everybody
-        ],
-    )
+    if batch.differences:  # each statement is a round trip
+        await connection.executemany(
+            """
+            INSERT INTO sync.difference_log AS d (source, account, item_key, kind, text, instant)
+            VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (source, account, item_key) DO UPDATE SET
+                kind = excluded.kind, text = excluded.text, instant = excluded.instant,
+                found_at = CASE WHEN d.resolved_at IS NULL THEN d.found_at ELSE now() END,
+                last_seen_at = now(), resolved_at = NULL, mended = false
+            """,
+            [
+                (source, account, one.item_key, one.kind, one.text, one.instant)
+                for one in sorted(batch.differences, key=lambda one: one.item_key)  # one order for everybody
+            ],
+        )
     if batch.mended:
         await connection.execute(
             """

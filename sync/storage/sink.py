@@ -84,7 +84,8 @@ async def _write(connection: asyncpg.Connection, run: int, batch: Batch) -> Tall
     await write_differences(connection, batch)
     if batch.progress is not None:
         await _write_progress(connection, batch.stream, batch.progress)
-    await _write_knowledge(connection, batch)
+    if batch.learned:
+        await _write_knowledge(connection, batch)
     await _add_to_run(connection, run, tally)
     return tally
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final
 
 import asyncpg
 
 from sync.model import Rows
 from sync.storage.copy import encode
+
+LARGE: Final = 1 << 18
+"""Bytes of a piece from which on it pays to encode the next one in a thread."""
 
 
 async def copy_rows(connection: asyncpg.Connection, rows: Sequence[Rows]) -> None:
@@ -28,5 +33,23 @@ async def copy_rows(connection: asyncpg.Connection, rows: Sequence[Rows]) -> Non
 
 
 async def _pieces(encoded: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The pieces in order; behind a large one, each is encoded while PostgreSQL takes the one before."""
     for piece in encoded:
-        yield piece
+        if len(piece) < LARGE:
+            yield piece
+            continue
+        following = _next(encoded)
+        try:
+            while True:
+                yield piece
+                piece = await following  # noqa: PLW2901 - the loop goes on in here
+                if not piece:
+                    return
+                following = _next(encoded)
+        finally:
+            await asyncio.wait({following})  # nothing may be read from a spool file that is gone
+            following.exception()
+
+
+def _next(encoded: Iterator[bytes]) -> asyncio.Task[bytes]:
+    return asyncio.create_task(asyncio.to_thread(next, encoded, b""))

@@ -8,11 +8,11 @@ stored as it is and says so: time is never stretched to fit.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,9 @@ class Storage:
 
     def pack(self, samples: NDArray[Any]) -> NDArray[Any]:
         """Samples as the column's elements: ``stored = sample - bias``, exactly."""
-        if self.bias:
-            return (samples.astype(np.int64) - self.bias).astype(self._element)
+        if self.bias:  # half of what there is: taking it away and turning the highest bit over are the same
+            turned: NDArray[Any] = samples ^ samples.dtype.type(self.bias)
+            return turned.view(self._element)
         return samples.astype(self._element)
 
 
@@ -129,7 +130,7 @@ def decode_blob(due: DueBlob, spool: Path, sha256: bytes) -> Record:
         sample_count=len(samples),
         nonfinite_count=_count_nonfinite(samples),
         tail=_tail(spool, samples.nbytes),
-        details=(_chunks(due, storage, samples),) if len(samples) else (),
+        details=tuple(_chunks(due, storage, samples)),
     )
 
 
@@ -205,42 +206,51 @@ def _count_nonfinite(samples: NDArray[Any]) -> int:
     )
 
 
-def _chunks(due: DueBlob, storage: Storage, samples: NDArray[Any]) -> Rows:
+def _chunks(due: DueBlob, storage: Storage, samples: NDArray[Any]) -> Iterator[Rows]:
+    """The chunks that are full, and the last one if it is not."""
     length = storage.chunk_length
-    first = np.arange(0, len(samples), length, dtype=np.int64)
-    count = len(first)
-    packed = _Lazy(count, lambda n: storage.pack(samples[n * length : (n + 1) * length]))
-    nothing = [None] * count
+    full = len(samples) // length
+    if full:
+        yield _rows(due, storage, 0, _Chunks(storage, samples[: full * length], range(full)))
+    if len(samples) > full * length:
+        yield _rows(due, storage, full, [storage.pack(samples[full * length :])])
+
+
+def _rows(due: DueBlob, storage: Storage, first: int, arrays: Sequence[NDArray[Any]]) -> Rows:
+    count = len(arrays)
     columns: dict[str, ColumnValues] = {
-        "session_id": [due.session_id] * count,
-        "user_id": [due.user_id] * count,
+        "session_id": np.full(count, due.session_id),
+        "user_id": np.full(count, due.user_id),
         "track": [due.track] * count,
-        "first_index": first,
-        "bias": [storage.bias] * count,
+        "first_index": np.arange(first, first + count, dtype=np.int64) * storage.chunk_length,
+        "bias": np.full(count, storage.bias),
     }
-    arrays = [
-        packed if type_ is storage.column else nothing
+    nothing = [None] * count
+    packed = [
+        arrays if type_ is storage.column else nothing
         for name, type_ in SAMPLE_CHUNKS.columns
         if name not in columns
     ]
-    return Rows(SAMPLE_CHUNKS, (*columns.values(), *arrays))
+    return Rows(SAMPLE_CHUNKS, (*columns.values(), *packed))
 
 
-class _Lazy(Sequence[NDArray[Any]]):
-    """A sequence whose elements are made when asked for, so that a blob is never in memory whole."""
+@dataclass(frozen=True, slots=True)
+class _Chunks(Sequence[NDArray[Any]]):
+    """Full chunks that are packed when asked for, so that a blob is never in memory whole.
 
-    def __init__(self, count: int, make: Callable[[int], NDArray[Any]]) -> None:
-        self._range, self._make = range(count), make
+    Some of them together are a two-dimensional array.
+    """
+
+    storage: Storage
+    samples: NDArray[Any]
+    places: range
 
     def __len__(self) -> int:
-        return len(self._range)
+        return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> NDArray[Any]: ...
-    @overload
-    def __getitem__(self, index: slice) -> _Lazy: ...
-    def __getitem__(self, index: int | slice) -> NDArray[Any] | _Lazy:
-        if isinstance(index, slice):
-            part = self._range[index]
-            return _Lazy(len(part), lambda n: self._make(part[n]))
-        return self._make(self._range[index])
+    def __getitem__(self, index: Any) -> Any:
+        chosen, length = self.places[index], self.storage.chunk_length
+        places = chosen if isinstance(chosen, range) else range(chosen, chosen + 1)
+        cut = self.samples[places.start * length : places.stop * length]
+        packed = self.storage.pack(cut).reshape(len(places), length)
+        return packed if isinstance(chosen, range) else packed[0]
