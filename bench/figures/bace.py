@@ -1,6 +1,4 @@
-"""Requests for the data of an account, beside the fewest possible, and beside plain halving.
-
-    python bench/bace.py [SESSIONS]
+"""Requests for the data of an account, beside the fewest possible and plain halving; datapoints a second.
 
 The whole way from the emulated cloud into PostgreSQL, beginning without any knowledge of the server, so that
 what it costs to learn its interval lengths is part of the figure. The bound is a greedy cover of the sample
@@ -10,18 +8,19 @@ halving splits each session's time until an answer is raw and fits on a page; it
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import structlog
 
+from bench.clouds import bace
+from bench.program import bace_config, nightshift
+from bench.report import Goal, Line
+from bench.warehouse import Bench, connected
 from sync.emulators.bace import BaceCloud, Behaviour, Fleet, Kind
 from sync.engine.runner import Engine
 from sync.model import Task
@@ -29,9 +28,7 @@ from sync.observe.display import Counts
 from sync.sources.bace.settings import Account, BaceSettings
 from sync.sources.bace.source import BaceSource
 from sync.storage.database import Pool, open_pool
-from sync.storage.embedded import EmbeddedPostgres
 from sync.storage.ledger import PostgresLedger
-from sync.storage.migrate import migrate
 from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
 from sync.transport import HostGates, Limits
@@ -39,7 +36,13 @@ from sync.transport import HostGates, Limits
 Ints = npt.NDArray[np.int64]
 
 MARGIN: Final = 60_000
-GOAL: Final = 1.10
+GOAL: Final = Goal(most=1.10)
+LATENCIES_MS: Final = (0, 20, 100)
+NOTE: Final = "Requests for data, what it costs to learn the server's interval lengths included."
+EMPTY: Final = """
+    TRUNCATE bace.session_records, bace.session_access, bace.session_loads, bace.session_checks,
+             bace.datapoint_rows, sync.stream_state, sync.knowledge
+"""
 FAST: Final = Limits(requests_per_second=100_000, burst=1_000)
 
 FLEETS: Final = {
@@ -60,24 +63,56 @@ class Cost:
     halving: int
 
 
-async def main(sessions: int) -> None:
-    """Print the table."""
-    print(f"requests for data ÷ the fewest possible, {sessions} sessions an account, learning included")
-    print(f"{'':<28}{'raw up to':>10}{'bound':>8}{'asked':>8}{'ratio':>8}{'halving':>9}")
-    with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        async with EmbeddedPostgres(folder / "postgres").running() as dsn:
-            await migrate(dsn)
-            async with open_pool(dsn) as pool:
-                for title, fleet in FLEETS.items():
-                    for raw in RAW_LENGTHS:
-                        cost = await measured(pool, folder, sized(fleet, sessions), raw)
-                        print(
-                            f"{title:<28}{raw:>8} s{cost.bound:>8}{cost.asked:>8}"
-                            f"{cost.asked / cost.bound:>8.3f}{cost.halving / cost.bound:>9.2f}"
-                        )
-    print(f"(the goal is {GOAL})")
+async def measure(bench: Bench) -> Sequence[Line]:
+    """Requests, then datapoints per second at several latencies."""
+    async with bench.database("bace") as dsn:
+        requests = await _requests(bench, dsn)
+        return [*requests, *await _speeds(bench, dsn)]
+
+
+async def _requests(bench: Bench, dsn: str) -> Sequence[Line]:
+    lines = []
+    async with open_pool(dsn) as pool:
+        for title, fleet in FLEETS.items():
+            for raw in RAW_LENGTHS:
+                cost = await measured(pool, bench.folder, sized(fleet, bench.size.sessions), raw)
+                halving = f"the bound ({cost.bound}); plain halving {cost.halving / cost.bound:.2f}"
+                lines.append(
+                    Line(
+                        what=f"{title}, raw up to {raw} s",
+                        value=cost.asked,
+                        unit="requests",
+                        ratio=cost.asked / cost.bound,
+                        beside=halving,
+                        goal=GOAL,
+                        note=NOTE,
+                    )
+                )
+    return lines
+
+
+async def _speeds(bench: Bench, dsn: str) -> Sequence[Line]:
+    fleet = sized(FLEETS["mixed devices"], bench.size.sessions)
+    rates: dict[int, float] = {}
+    shares: dict[int, float] = {}
+    for latency in LATENCIES_MS:
+        async with connected(dsn) as connection, bace(fleet, latency_s=latency / 1000) as cloud:
+            await connection.execute(EMPTY)
+            config = bace_config(bench.own(f"bace-{latency}"), dsn, cloud)
+            spent, _ = await nightshift(config, "once")
+            rows = await connection.fetchval("SELECT count(*) FROM bace.datapoint_rows")
+            rates[latency] = rows / spent.seconds
+            shares[latency] = (await cloud.served()).cpu_s / spent.seconds
+    return [
+        Line(
+            what=f"datapoints, {latency} ms of latency",
+            value=rate / 1000,
+            unit="k/s",
+            ratio=rate / rates[0],
+            beside=f"no latency; the cloud's process worked {shares[latency]:.0%}",
+        )
+        for latency, rate in rates.items()
+    ]
 
 
 def sized(fleet: Fleet, sessions: int) -> Fleet:
@@ -87,10 +122,7 @@ def sized(fleet: Fleet, sessions: int) -> Fleet:
 
 async def measured(pool: Pool, folder: Path, fleet: Fleet, raw: int) -> Cost:
     """Load an account into an empty warehouse."""
-    await pool.execute(
-        "TRUNCATE bace.session_records, bace.session_access, bace.session_loads, bace.session_checks,"
-        " bace.datapoint_rows, sync.stream_state, sync.knowledge"
-    )
+    await pool.execute(EMPTY)
     behaviour = Behaviour(raw_up_to=raw, minutes_up_to=max(86_400, 4 * raw))
     with tempfile.TemporaryDirectory(dir=folder) as tokens:
         return await loaded(pool, Path(tokens), fleet, behaviour)
@@ -139,8 +171,3 @@ def halved(times: Ints, start: int, end: int, length: int, page: int) -> int:
         return 1
     middle = (start + end) // 2
     return 1 + halved(times, start, middle, length, page) + halved(times, middle, end, length, page)
-
-
-if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100))

@@ -1,0 +1,1 @@
+"""How fast nightshift is, beside what else could be done: ``python -m bench`` (or ``make bench``)."""

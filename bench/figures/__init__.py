@@ -1,0 +1,1 @@
+"""One module a figure; each has a ``measure(bench)`` that gives the lines of the table."""
