@@ -14,6 +14,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+import stamina
 from structlog.testing import capture_logs
 
 from sync.errors import (
@@ -379,6 +380,20 @@ async def test_a_retry_is_an_event():
     assert (event["path"], event["error"], event["attempt"]) == ("/things", "SourceUnavailable", 1)
     assert "503" in event["reason"]
     assert "geheim" not in str(event)
+
+
+async def test_waits_are_spread():
+    """Of several that meet the same trouble at the same time no two ask again after the same wait."""
+    waits: list[float] = []
+    hooks = stamina.instrumentation.get_on_retry_hooks()
+    stamina.instrumentation.set_on_retry_hooks([lambda details: waits.append(details.wait_for)])
+    try:
+        for _ in range(5):
+            async with vendor(answer(503), answer()) as v, client(v, Limits(backoff_initial_s=0.001)) as c:
+                await get(c)
+    finally:
+        stamina.instrumentation.set_on_retry_hooks(hooks)
+    assert len(waits) == len(set(waits)) == 5
 
 
 async def test_a_slot_is_held_while_the_body_is_read():
@@ -807,6 +822,14 @@ async def test_an_untrusted_certificate_is_refused(tls):
     async with vendor(answer(), tls=tls) as v, client(v) as c:
         with pytest.raises(SourceUnavailable, match=r"TLS.*self-signed"):
             await get(c)
+        assert v.seen == []
+
+
+async def test_an_untrusted_certificate_of_a_blob_host_is_refused(tls):
+    """Where a vendor's address leads is verified no less than the vendor."""
+    async with vendor(answer(), tls=tls) as v, blobs() as c:
+        with pytest.raises(SourceUnavailable, match=r"TLS.*self-signed"):
+            await get(c, f"{v.url}/night")
         assert v.seen == []
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
 import pytest
 
-from sync.errors import AddressRefused
+from sync.errors import AddressRefused, SourceUnavailable
 from tests.integration.test_transport import answer, blobs, get, vendor
 
 PUBLIC, INSIDE = "93.184.216.34", "127.0.0.1"
@@ -56,6 +57,28 @@ async def test_a_name_that_changes_after_a_look(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(AddressRefused, match=r"rebinding\.example.*loopback"):
             await get(c, "https://rebinding.example/night")
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+async def test_no_look_before_the_connection_is_trusted(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """However often a name was public before it leads inside, nothing inside is ever connected."""
+    asked, connected = [], []
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        asked.append(1)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC if len(asked) <= looks else INSIDE, 443))]
+
+    async def connect(_: socket.socket, address: tuple[str, int]) -> None:
+        connected.append(address[0])
+        raise OSError("no network here")
+
+    monkeypatch.setattr("socket.getaddrinfo", resolve)
+    monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
+    async with blobs(allow_private=False) as c:
+        with pytest.raises((AddressRefused, SourceUnavailable)):
+            await get(c, "https://rebinding.example/night")
+    assert set(connected) <= {PUBLIC}
+    assert asked
 
 
 async def test_a_mixed_answer_never_leads_inside(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ NAMES_ONLY = {
 TABLES_OF_ITS_OWN = {("storage/forgetting.py", "table")}
 """Names that run over a constant of the module."""
 
-NUMBERS = {("storage/forgetting.py", "self.number"), ("storage/forgetting.py", "number")}
+NUMBERS = {("storage/forgotten.py", "number")}
 """Integers from the database itself."""
 
 

@@ -210,6 +210,16 @@ def test_a_changed_threshold_is_noticed() -> None:
     assert reader.lengths.raw.reached <= MINUTE
 
 
+def test_minute_buckets_are_not_believed_for_what_was_proved_once() -> None:
+    """At a length that was proven raw once, a battery's minute buckets still ask for a second look."""
+    stamps = NOON + np.arange(0, 12 * 300, 300, dtype=np.int64) * SECOND + 39_995 * MILLISECOND
+    server = ModelServer(stamps, np.zeros(12, np.int64), raw_up_to=20 * MINUTE)
+    reader = reader_of(server, Lengths(raw=Threshold(6 * HOUR)))
+    reader.read()
+    assert sorted(stamp for stamp, _, _ in reader.rows) == stamps.tolist()
+    assert reader.lengths.raw.reached <= 20 * MINUTE
+
+
 def test_long_pauses_are_not_asked_through() -> None:
     """A week with two short bursts costs a handful of questions, not one an hour."""
     burst = np.arange(0, 60_000, 1_001, dtype=np.int64) * MILLISECOND
