@@ -121,15 +121,15 @@ def decode_blob(due: DueBlob, spool: Path, sha256: bytes) -> Record:
     if storage is None:
         reason = f"unknown sample type {due.data_type!r}: length and hash are kept"
         return _record(due, sha256, size, "unsupported", reason)
-    samples = _samples(spool, storage)
+    samples = _Spooled.of(spool, storage)
     return _record(
         due,
         sha256,
         size,
         *_judge_length(due, size, storage),
-        sample_count=len(samples),
-        nonfinite_count=_count_nonfinite(samples),
-        tail=_tail(spool, samples.nbytes),
+        sample_count=samples.count,
+        nonfinite_count=samples.count_nonfinite(),
+        tail=_tail(spool, samples.count * storage.sample.itemsize),
         details=tuple(_chunks(due, storage, samples)),
     )
 
@@ -190,30 +190,35 @@ def _tail(spool: Path, offset: int) -> bytes:
         return file.read()
 
 
-def _samples(spool: Path, storage: Storage) -> NDArray[Any]:
-    """The samples without reading them: pages come from the file when a chunk is packed."""
-    count = spool.stat().st_size // storage.sample.itemsize
-    if count == 0:
-        return np.empty(0, storage.sample)
-    return np.memmap(spool, storage.sample, mode="r", shape=(count,))
+@dataclass(frozen=True, slots=True)
+class _Spooled:
+    """The samples in a file. They are read when asked for: mapped, their pages would count as our memory."""
+
+    spool: Path
+    type: np.dtype[Any]
+    count: int
+
+    @classmethod
+    def of(cls, spool: Path, storage: Storage) -> _Spooled:
+        return cls(spool, storage.sample, spool.stat().st_size // storage.sample.itemsize)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        return np.fromfile(self.spool, self.type, stop - start, offset=start * self.type.itemsize)
+
+    def count_nonfinite(self) -> int:
+        if self.type.kind != "f":
+            return 0
+        cuts = ((start, min(start + _SLICE, self.count)) for start in range(0, self.count, _SLICE))
+        return sum(int((~np.isfinite(self.read(*cut))).sum()) for cut in cuts)
 
 
-def _count_nonfinite(samples: NDArray[Any]) -> int:
-    if samples.dtype.kind != "f":
-        return 0
-    return sum(
-        int((~np.isfinite(samples[start : start + _SLICE])).sum()) for start in range(0, len(samples), _SLICE)
-    )
-
-
-def _chunks(due: DueBlob, storage: Storage, samples: NDArray[Any]) -> Iterator[Rows]:
+def _chunks(due: DueBlob, storage: Storage, samples: _Spooled) -> Iterator[Rows]:
     """The chunks that are full, and the last one if it is not."""
-    length = storage.chunk_length
-    full = len(samples) // length
+    full, rest = divmod(samples.count, storage.chunk_length)
     if full:
-        yield _rows(due, storage, 0, _Chunks(storage, samples[: full * length], range(full)))
-    if len(samples) > full * length:
-        yield _rows(due, storage, full, [storage.pack(samples[full * length :])])
+        yield _rows(due, storage, 0, _Chunks(storage, samples, range(full)))
+    if rest:
+        yield _rows(due, storage, full, [storage.pack(samples.read(samples.count - rest, samples.count))])
 
 
 def _rows(due: DueBlob, storage: Storage, first: int, arrays: Sequence[NDArray[Any]]) -> Rows:
@@ -242,7 +247,7 @@ class _Chunks(Sequence[NDArray[Any]]):
     """
 
     storage: Storage
-    samples: NDArray[Any]
+    samples: _Spooled
     places: range
 
     def __len__(self) -> int:
@@ -251,6 +256,6 @@ class _Chunks(Sequence[NDArray[Any]]):
     def __getitem__(self, index: Any) -> Any:
         chosen, length = self.places[index], self.storage.chunk_length
         places = chosen if isinstance(chosen, range) else range(chosen, chosen + 1)
-        cut = self.samples[places.start * length : places.stop * length]
+        cut = self.samples.read(places.start * length, places.stop * length)
         packed = self.storage.pack(cut).reshape(len(places), length)
         return packed if isinstance(chosen, range) else packed[0]
