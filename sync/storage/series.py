@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import chain, compress, groupby
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -83,12 +83,14 @@ async def _write_stretch(connection: asyncpg.Connection, stretch: Stretch) -> Ta
     rows, count = stretch.rows, len(stretch.rows)
     scope = _scope(stretch)
     stored = await _stored(connection, stretch.series, scope)
-    same = len(stored) == count and Counter(images(stored)) == Counter(images(rows))
+    wanted = [rows, _kept(stretch, stored)] if stretch.keeps else [rows]
+    same = len(stored) == sum(map(len, wanted)) and Counter(images(stored)) == _counted(wanted)
     if not same:
         if len(stored):
             await connection.executemany(delete_stretch(stretch.series), scope)
-        await copy_rows(connection, [rows])
-    await _change_load(connection, stretch, 0 if same else _weight(stretch, rows) - _weight(stretch, stored))
+        await copy_rows(connection, wanted)
+    came = 0 if same else sum(_weight(stretch, each) for each in wanted) - _weight(stretch, stored)
+    await _change_load(connection, stretch, came)
     if stretch.recount:
         await connection.execute(recount_load(stretch.series), stretch.key, stretch.part)
     return Tally(unchanged=count) if same else Tally(stored=count)
@@ -103,6 +105,35 @@ def _scope(stretch: Stretch) -> Scope:
 async def _stored(connection: asyncpg.Connection, series: Series, scope: Scope) -> Rows:
     found = await connection.fetchmany(select_stretch(series), scope) if scope else []
     return Rows(series.table, tuple(zip(*found, strict=True)) if found else ((),) * len(series.table.columns))
+
+
+def _counted(parts: Iterable[Rows]) -> Counter[bytes]:
+    return Counter(chain.from_iterable(map(images, parts)))
+
+
+def _kept(stretch: Stretch, stored: Rows) -> Rows:
+    """What of the stored rows stays beside those that came, as ``Stretch.keeps`` says."""
+    came, held = _places(stretch.series, stretch.rows), _places(stretch.series, stored)
+    known = Counter(dataset for dataset, _ in set(held))
+    new = Counter(dataset for dataset, _ in set(came).difference(held))
+    balance = Counter(images(stretch.rows))
+    balance.subtract(images(stored))
+    changed = {place for image, place in zip(images(stretch.rows), came, strict=True) if balance[image] > 0}
+    stays = []
+    for image, place in zip(images(stored), held, strict=True):
+        is_more = balance[image] < 0
+        balance[image] += is_more
+        stays.append(is_more and place not in changed and new[place[0]] < known[place[0]])
+    return Rows(stored.table, tuple(tuple(compress(column, stays)) for column in stored.values))
+
+
+def _places(series: Series, rows: Rows) -> list[tuple[Any, int]]:
+    """The data set and the instant of each row."""
+    times = _column(rows, series.time)
+    instants = times if isinstance(times, np.ndarray) else _times(times)
+    return list(
+        zip(_column(rows, series.part_of), instants.astype("M8[us]").astype(int).tolist(), strict=True)
+    )
 
 
 async def _change_load(connection: asyncpg.Connection, stretch: Stretch, came: int) -> None:

@@ -90,11 +90,10 @@ async def stored_buckets(context: AccountContext, part: Part, within: Span, widt
     """What the warehouse holds of a stretch, in buckets of a width."""
     span = interval(Span(floor(within.start, width), within.end))
     rows = await context.warehouse.fetch(STORED_BUCKETS, part.session, span.start, span.end, width)
-    wanted = None if part.datasets is None else set(part.datasets)
     return {
         (row["id_container_data_latest"], row["start"]): Bucket(
             row["count"], row["least"], row["most"], row["total"]
         )
         for row in rows
-        if wanted is None or row["id_container_data_latest"] in wanted
+        if part.holds(row["id_container_data_latest"])
     }

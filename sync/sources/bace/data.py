@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -16,7 +16,7 @@ from sync.model import Batch, StreamKey, Update
 from sync.sources.bace.comparison import ALL_TIME, differing
 from sync.sources.bace.context import AccountContext
 from sync.sources.bace.knowledge import Known
-from sync.sources.bace.proof import Verdict, judge, still_open, unproven
+from sync.sources.bace.proof import LOST, Verdict, judge, still_open, unproven
 from sync.sources.bace.spans import (
     DAY,
     MINUTE,
@@ -58,7 +58,7 @@ class DueSession:
 
     Attributes:
         final: It has ended, and the vendor has all of it.
-        checked_digest: The version that was proved last, if any; likewise the next three.
+        checked_digest: The version that was proved last, if any; likewise the next four.
     """
 
     id_data_session: UUID
@@ -71,6 +71,7 @@ class DueSession:
     final: bool
     checked_digest: bytes | None
     checked_status: str | None
+    checked_reason: str | None
     attempts: int | None
     news_at: datetime | None
 
@@ -109,6 +110,7 @@ class SessionData:
     due: DueSession
     failure: Failure | None = None
     _rows: int = 0
+    _differed: bool = False
     _news_at: datetime | None = None
 
     @property
@@ -185,7 +187,13 @@ class SessionData:
         return intersection(missing, await differing(self.context, self.known, part, since))
 
     async def _walk(
-        self, part: Part, wanted: Sequence[Span], parts: int, *, doubted: Sequence[Span] = ()
+        self,
+        part: Part,
+        wanted: Sequence[Span],
+        parts: int,
+        *,
+        doubted: Sequence[Span] = (),
+        keeps: bool = False,
     ) -> AsyncGenerator[Batch, None]:
         walk = Walk(
             self.context,
@@ -197,6 +205,7 @@ class SessionData:
             newest=None if self.due.final else await self._newest(),
             settle=None if self.due.final else self._settle,
             doubted=tuple(doubted),
+            keeps=keeps,
         )
         async with aclosing(walk.batches()) as batches:
             async for batch in batches:
@@ -217,7 +226,14 @@ class SessionData:
         rows = await self._fetch(SESSION_LOADS)
         stored = {row["part"]: row for row in rows}
         groups = _groups(self.due.datasets)
-        return [self._part(number, group, stored.get(number)) for number, group in enumerate(groups)]
+        named = frozenset(self.due.datasets or ())
+        return [
+            replace(
+                self._part(number, group, stored.get(number)),
+                elsewhere=named.difference(named if group is None else group),
+            )
+            for number, group in enumerate(groups)
+        ]
 
     def _part(self, number: int, group: tuple[UUID, ...] | None, row: Mapping[str, Any] | None) -> Part:
         if row is None:
@@ -246,11 +262,16 @@ class SessionData:
         return self.due.datapoint_count != loaded + rejected or not asked
 
     async def _compared(self, parts: Sequence[Part]) -> AsyncGenerator[Batch, None]:
-        """Read again where the source's buckets and the warehouse's differ."""
+        """Read again where the source's buckets and the warehouse's differ.
+
+        A session whose row is as it was has no newer version: what its source does not have any more stays.
+        """
         for part in parts:
             wrong = union(await differing(self.context, self.known, part))
             if wrong:
-                async with aclosing(self._walk(part, wrong, len(parts), doubted=wrong)) as batches:
+                self._differed = True
+                walk = self._walk(part, wrong, len(parts), doubted=wrong, keeps=self.due.is_as_checked)
+                async with aclosing(walk) as batches:
                     async for batch in batches:
                         yield batch
 
@@ -258,6 +279,8 @@ class SessionData:
         if not self.due.final:
             self._news_at = await self._last_news()
             return still_open(self._news_at, self._now)
+        if self._differed and self.due.is_as_checked and self.due.checked_reason == LOST:
+            return unproven(LOST, self._attempts, self._now)
         (row,) = await self._fetch(SESSION_COUNTS)
         return judge(
             expected=self.due.datapoint_count,

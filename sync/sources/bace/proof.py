@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
-from math import isclose
+from math import ceil, isclose, log10
 from typing import Final, Literal
 from uuid import UUID
-
-import numpy as np
 
 from sync.sources.bace.decode import Readings
 from sync.sources.bace.spans import DAY, HOUR, MINUTE, Span
@@ -34,6 +31,12 @@ TOTALS: Final = 1e-6
 
 ROUNDING: Final = 1e-12
 """How much each of the values that were added can add to the error of a total, as a part of the largest."""
+
+NOISE: Final = 1e-9
+"""By what part two averages that are the same number may differ, and how near a power of ten is one."""
+
+LOST: Final = "the source serves fewer datapoints than it once did; those that were stored stay"
+"""Why a session is incomplete of which the source has lost some."""
 
 RECENT: Final = timedelta(days=7)
 LATE_CHECK: Final = timedelta(days=1)
@@ -81,8 +84,14 @@ class Bucket:
                 self.total,
                 other.total,
                 rel_tol=TOTALS if rounding is None else 0.0,
-                abs_tol=max(error, self.count * (rounding or 0.0)),
+                abs_tol=error + self.count * (rounding or 0.0),
             )
+        )
+
+    def holds(self, other: Bucket | None) -> bool:
+        """Whether the other one may be what is left of this one, as far as these figures can tell."""
+        return other is None or (
+            other.count < self.count and self.least <= other.least and other.most <= self.most
         )
 
 
@@ -125,26 +134,34 @@ def _same(one: Bucket | None, other: Bucket | None, rounding: float | None) -> b
 
 @dataclass(slots=True)
 class Rounding:
-    """How the vendor rounds averages, as far as they show it.
+    """How the vendor rounds averages, so far as it is proved.
+
+    Few decimal places prove nothing: the average of whole numbers may have none, and be exact. What proves
+    it is an average that is not that of its samples, though these are known.
 
     Attributes:
-        places: The most decimal places that an average of several samples had; None: there was none yet.
+        error: By how much an average is off at most.
     """
 
-    places: int | None = None
+    error: float = 0.0
 
-    @property
-    def error(self) -> float | None:
-        """By how much an average is rounded at most; None: unknown."""
-        return None if self.places is None else 0.5 * 10.0**-self.places
+    def learn(self, source: Buckets, stored: Buckets) -> None:
+        """Look at buckets that are known to hold the same samples."""
+        for place, one in source.items():
+            other = stored.get(place)
+            if other is not None and not one.equals(other, self.error):
+                self.error = max(self.error, rounded_by(one, other))
 
-    def note(self, readings: Readings) -> None:
-        """Look at an answer."""
-        averages = readings.values[(readings.counts > 1) & np.isfinite(readings.values)]
-        places = [
-            max(0, -int(Decimal(repr(value)).normalize().as_tuple().exponent)) for value in averages.tolist()
-        ]
-        self.places = max([*places, *(() if self.places is None else (self.places,))], default=None)
+
+def rounded_by(one: Bucket, exact: Bucket) -> float:
+    """By how much averages are off that are rounded like this one; 0 where rounding explains nothing."""
+    average, off = one.total / one.count, abs(one.total - exact.total) / one.count
+    if off == 0 or not one.equals(exact, off):
+        return 0.0
+    places = -ceil(log10(2 * off) - NOISE)
+    if places < 0 or not isclose(average, round(average, places), rel_tol=NOISE):
+        return 0.0
+    return 0.5 * 10.0**-places
 
 
 def is_as_fine_as(readings: Readings, width: int) -> bool:

@@ -53,6 +53,7 @@ class Part:
         datasets: The group; None: whatever the session has.
         covered: What of it was read.
         is_new: Its groups are others than before: what was covered does not count.
+        elsewhere: The datasets of the other groups.
     """
 
     session: UUID
@@ -60,6 +61,13 @@ class Part:
     datasets: tuple[UUID, ...] | None = None
     covered: tuple[Span, ...] = ()
     is_new: bool = False
+    elsewhere: frozenset[UUID] = frozenset()
+
+    def holds(self, dataset: UUID) -> bool:
+        """Whether rows of a dataset are compared with it: with the first group also what no group names."""
+        if self.number == 0 or self.datasets is None:
+            return dataset not in self.elsewhere
+        return dataset in self.datasets
 
 
 def data_query(part: Part, ask: Ask, *, sorts: bool, per_page: int) -> Query:
@@ -94,6 +102,7 @@ class Walk:
         settle: None for a final session. Else coverage ends this long before its newest sample: later
             samples may still come, so what lies behind it is stored, and read again.
         doubted: Time that is taken out of the coverage before it is read.
+        keeps: As of ``Stretch``.
     """
 
     context: AccountContext
@@ -105,6 +114,7 @@ class Walk:
     newest: int | None = None
     settle: int | None = None
     doubted: tuple[Span, ...] = ()
+    keeps: bool = False
     _read: tuple[Span, ...] = ()
     _told: set[UUID] = field(default_factory=set)
     _unsure_from: int | None = None
@@ -275,6 +285,7 @@ class Walk:
             rows=_rows(self.part.session, columns),
             rejects=self._rejects(columns),
             reset=reset,
+            keeps=self.keeps,
         )
         return Batch(
             self.context.stream,

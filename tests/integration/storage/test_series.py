@@ -187,6 +187,50 @@ async def test_many_rows(store, stretch):
     assert await stored(store) == sorted(points)
 
 
+HELD = [(second, 7, float(second)) for second in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("came", "left"),
+    [
+        (HELD[::2], HELD),
+        ([(1, 7, 9.0)], [HELD[0], (1, 7, 9.0), *HELD[2:]]),
+        ([HELD[0], (9, 7, 9.0)], [*HELD, (9, 7, 9.0)]),
+        ([(second + 0.5, 7, value) for second, _, value in HELD[1:]], None),
+        ([(second + 0.5, 7, value) for second, _, value in HELD], []),
+        ([(0, 8, 1.0)], [HELD[0], (0, 8, 1.0), *HELD[1:]]),
+    ],
+    ids=[
+        "fewer",
+        "another",
+        "fewer and a new one",
+        "fewer, at other times",
+        "all at other times",
+        "other series",
+    ],
+)
+async def test_what_the_source_has_no_more_stays_where_no_version_is_newer(store, stretch, came, left):
+    """Rows are replaced instant by instant, or all at once where they were given other times."""
+    await store.store(stretch([(0, 60)], HELD))
+    tally = await store.store(replace(stretch([(0, 60)], came), keeps=True))
+    expected = sorted([*HELD, *came] if left is None else left or came)
+    assert await stored(store) == expected
+    assert (await load(store))[0] == len(expected)
+    assert tally.stored + tally.unchanged == len(came)
+
+
+async def test_of_rows_that_share_an_instant_all_stay_unless_one_is_another(store, stretch):
+    """Fewer of them are a loss; where one differs, those that came are what there is."""
+    tied = [(1, 7, 1.0), (1, 7, 1.0), (1, 7, 2.0)]
+    await store.store(stretch([(0, 60)], tied))
+    before = await store.physical(ROWS, LOADS)
+    await store.store(replace(stretch([(0, 60)], tied[:1]), keeps=True))
+    assert await store.physical(ROWS, LOADS) == before
+    await store.store(replace(stretch([(0, 60)], [tied[0], (1, 7, 3.0)]), keeps=True))
+    assert await stored(store) == [(1, 7, 1.0), (1, 7, 3.0)]
+    assert (await load(store))[0] == 2
+
+
 # --- coverage --------------------------------------------------------------------------------------
 
 

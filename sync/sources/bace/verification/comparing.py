@@ -6,20 +6,17 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
 
 from sync.errors import RequestRefused, SourceContractError, SourceUnavailable
 from sync.model import Batch, Difference, Kind, StreamKey
 from sync.sources.bace.comparison import ALL_TIME
 from sync.sources.bace.data import Failure, SessionData
-from sync.sources.bace.proof import Rounding, unproven
+from sync.sources.bace.proof import LOST, Rounding, unproven
 from sync.sources.bace.spans import Span, intersection, union
 from sync.sources.bace.verification.listing import stream_of
 from sync.sources.bace.verification.narrowing import Mismatch, Narrowing
 from sync.sources.bace.walk import Part, interval
 from sync.transport import TokenRejected
-
-_LOST: Final = "the source serves fewer datapoints than it once did; those that were stored stay"
 
 
 @dataclass(slots=True)
@@ -64,33 +61,51 @@ class ComparedSession(SessionData):
         parts = await self._parts()
         found = [(part, await self._mismatches(part)) for part in parts]
         everything = [mismatch for _, mismatches in found for mismatch in mismatches]
-        lost = bool(everything) and all(mismatch.lost for mismatch in everything)
-        if not everything or (lost and self._may_be_lost):
+        if not everything or self._is_known_loss(everything):
             return
-        key = f"{self.due.id_data_session}/datapoints"
-        yield Batch(self.stream, differences=(_difference(key, everything, self.due.started_at),))
+        yield Batch(self.stream, differences=(self._difference(everything),))
         if not self.repair:
             return
-        held: Batch | None = None
         for part, mismatches in found:
             spans = intersection(union(one.span for one in mismatches), self._claims(part))
-            if not spans:
-                continue
-            async with aclosing(self._walk(part, spans, len(parts), doubted=spans)) as batches:
-                async for batch in batches:
-                    if held is not None:
-                        yield held
-                    held = _recounted(batch)
-        if held is not None:  # with the last rows the difference is over
-            yield held if lost else replace(held, mended=(key,))
-        verdict = self._note(await self._verdict() if not lost else unproven(_LOST, 0, self._now))
-        yield replace(verdict, mended=(key,)) if lost else verdict
+            if spans:
+                walk = self._walk(part, spans, len(parts), doubted=spans, keeps=True)
+                async with aclosing(walk) as batches:
+                    async for batch in batches:
+                        yield _recounted(batch)
+        yield await self._outcome([mismatch for part in parts for mismatch in await self._mismatches(part)])
+
+    async def _outcome(self, left: Sequence[Mismatch]) -> Batch:
+        """What a repair came to: nothing is left, or what the source has lost, or what it did not mend."""
+        lost = all(mismatch.lost for mismatch in left)
+        if left and lost and self.due.final and not self.archived:
+            verdict = unproven(LOST, 0, self._now)
+        else:
+            verdict = await self._verdict()
+        is_news = bool(left) and not self._is_known_loss(left)
+        return replace(
+            self._note(verdict),
+            differences=(self._difference(left),) if is_news else (),
+            mended=(self._key,) if lost else (),
+        )
 
     async def _mismatches(self, part: Part) -> Sequence[Mismatch]:
-        narrowing = Narrowing(self.context, self.known, self.rounding, part, self._claims(part))
+        narrowing = Narrowing(
+            self.context, self.known, self.rounding, part, self._claims(part), thorough=self._may_be_lost
+        )
         for day in self.days:
             await narrowing.look(day)
         return narrowing.found
+
+    def _is_known_loss(self, found: Sequence[Mismatch]) -> bool:
+        return self._may_be_lost and all(mismatch.lost for mismatch in found)
+
+    @property
+    def _key(self) -> str:
+        return f"{self.due.id_data_session}/datapoints"
+
+    def _difference(self, found: Sequence[Mismatch]) -> Difference:
+        return _difference(self._key, found, self.due.started_at)
 
     @property
     def _is_proved(self) -> bool:

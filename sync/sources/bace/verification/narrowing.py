@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from sync.errors import AnswerBroken, AnswerTooLarge
@@ -29,7 +29,7 @@ class Mismatch:
         theirs: Samples that the source has in it.
         ours: Samples that are stored.
         instants: At how many instants they differ; None where only buckets were compared.
-        lost: The source has nothing of the datasets concerned there: nothing can be read again.
+        lost: Nothing differs but that the source has fewer of the samples there, or none.
     """
 
     span: Span
@@ -44,7 +44,8 @@ class Narrowing:
     """Looks for mismatches in a session, or in one group of its datasets.
 
     Buckets only lead the way: that rows differ is believed when they were compared themselves. Once some
-    were, the other buckets that differ count as they are, for they would be read again anyway.
+    were, the other buckets that differ count as they are, for they would be read again anyway; not where the
+    source may have lost samples, which would hide that others are missing here.
 
     Attributes:
         context: The account.
@@ -52,6 +53,7 @@ class Narrowing:
         rounding: How it rounds; learns.
         part: The session.
         claims: The time that is thought to be stored as the source has it.
+        thorough: Whether it is known, or to be expected, that the source serves less than is stored.
         found: Mismatches so far.
     """
 
@@ -60,41 +62,64 @@ class Narrowing:
     rounding: Rounding
     part: Part
     claims: tuple[Span, ...]
+    thorough: bool = False
     found: list[Mismatch] = field(default_factory=list)
 
     async def look(self, span: Span) -> None:
         """Look at a stretch, and in ever smaller parts at what differs."""
+        await self._is_equal(span)
+
+    async def _is_equal(self, span: Span) -> bool:
+        """Look at a stretch; whether its rows themselves were compared, and are equal."""
         try:
             readings = await read_part(self.context, self.known, self.part, span)
         except (AnswerTooLarge, AnswerBroken):
             if span.length <= FLOOR:
                 raise
-            await self._look_at_halves(span)
-            return
-        self.rounding.note(readings)
+            return await self._are_halves_equal(span)
         width = self._width(readings, span)
         if width is None:
-            await self._look_at_halves(span)
-            return
+            return await self._are_halves_equal(span)
         theirs = buckets_of(readings, width)
         ours = await stored_buckets(self.context, self.part, span, width)
-        error = self.rounding.error
-        starts = sorted({start for _, start in unequal(theirs, ours, error)})
-        wrong = [one for one in (Span(s, s + width) for s in starts) if intersection((one,), self.claims)]
-        if width == INSTANT or (wrong and self.found):
-            self.found += _mismatches(theirs, ours, wrong, span, error, exact=width == INSTANT)
-            return
-        for stretch in _joined(wrong, self._reach):
-            if stretch.start <= span.start and stretch.end >= span.end:
-                await self._look_at_halves(span)
-            else:
-                await self.look(stretch)
+        if width == INSTANT:
+            if wrong := self._wrong(theirs, ours, width):
+                exact = _mismatch(theirs, ours, _widened(wrong, span), 0.0)
+                self.found.append(replace(exact, instants=len(wrong)))
+            return not unequal(theirs, ours, 0.0)
+        await self._descend(theirs, ours, width, span)
+        return False
 
-    async def _look_at_halves(self, span: Span) -> None:
+    async def _descend(self, theirs: Buckets, ours: Buckets, width: int, span: Span) -> None:
+        """Look at the buckets of a stretch that differ, unless they count as they are."""
+        wrong = self._wrong(theirs, ours, width)
+        if self.found:
+            plain = [one for one in wrong if not self.thorough or not _within(theirs, one)]
+            self.found += [_mismatch(theirs, ours, one, self.rounding.error) for one in plain]
+            wrong = [one for one in wrong if self.thorough and _within(theirs, one)]
+        for stretch in _joined(wrong, self._reach):
+            mine, others = _within(ours, stretch), _within(theirs, stretch)
+            if not unequal(others, mine, self.rounding.error):
+                continue  # how the source rounds was not known at first
+            if stretch.start <= span.start and stretch.end >= span.end:
+                is_equal = await self._are_halves_equal(span)
+            else:
+                is_equal = await self._is_equal(stretch)
+            if is_equal:
+                self.rounding.learn(others, mine)
+
+    async def _are_halves_equal(self, span: Span) -> bool:
         grid = next(one for one in (HOUR, MINUTE, SECOND, INSTANT) if span.length > one)
         middle = max(floor((span.start + span.end) // 2, grid), span.start + grid)
-        await self.look(Span(span.start, middle))
-        await self.look(Span(middle, span.end))
+        first = await self._is_equal(Span(span.start, middle))
+        return await self._is_equal(Span(middle, span.end)) and first
+
+    def _wrong(self, theirs: Buckets, ours: Buckets, width: int) -> list[Span]:
+        """Buckets that differ; instants in every bit, for a sample that stands alone is no average."""
+        error = 0.0 if width == INSTANT else self.rounding.error
+        starts = sorted({start for _, start in unequal(theirs, ours, error)})
+        buckets = (Span(start, start + width) for start in starts)
+        return [one for one in buckets if intersection((one,), self.claims)]
 
     def _width(self, readings: Readings, span: Span) -> int | None:
         """In buckets of which width an answer can be compared; None where it says too little."""
@@ -119,30 +144,23 @@ class Narrowing:
         return self.known.current(self.context.clock())
 
 
-def _mismatches(
-    theirs: Buckets,
-    ours: Buckets,
-    wrong: Sequence[Span],
-    asked: Span,
-    rounding: float | None,
-    *,
-    exact: bool,
-) -> Iterator[Mismatch]:
-    """What differs, in one stretch where rows were compared, and in one for each bucket otherwise."""
-    if not wrong:
-        return
-    stretches = [_widened(wrong, asked)] if exact else wrong
-    for stretch in stretches:
-        mine = {place: one for place, one in ours.items() if stretch.start <= place[1] < stretch.end}
-        others = {place: one for place, one in theirs.items() if stretch.start <= place[1] < stretch.end}
-        concerned = {dataset for dataset, _ in unequal(others, mine, rounding)}
-        yield Mismatch(
-            span=stretch,
-            theirs=sum(one.count for one in others.values()),
-            ours=sum(one.count for one in mine.values()),
-            instants=len(wrong) if exact else None,
-            lost=concerned.isdisjoint(dataset for dataset, _ in others),
-        )
+def _mismatch(theirs: Buckets, ours: Buckets, stretch: Span, rounding: float) -> Mismatch:
+    """What differs in a stretch."""
+    mine, others = _within(ours, stretch), _within(theirs, stretch)
+    return Mismatch(
+        span=stretch,
+        theirs=sum(one.count for one in others.values()),
+        ours=sum(one.count for one in mine.values()),
+        instants=None,
+        lost=all(
+            place in mine and mine[place].holds(others.get(place))
+            for place in unequal(others, mine, rounding)
+        ),
+    )
+
+
+def _within(buckets: Buckets, stretch: Span) -> Buckets:
+    return {place: one for place, one in buckets.items() if stretch.start <= place[1] < stretch.end}
 
 
 def _widened(wrong: Sequence[Span], asked: Span) -> Span:

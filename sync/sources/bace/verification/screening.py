@@ -8,30 +8,43 @@ may have samples outside of all sessions.
 
 from __future__ import annotations
 
+from asyncio import to_thread
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
-from sync.errors import AnswerBroken, AnswerTooLarge, RequestRefused
-from sync.sources.bace.comparison import read_pages
+from sync.errors import (
+    AnswerBroken,
+    AnswerTooLarge,
+    RequestRefused,
+    SourceContractError,
+    SourceUnavailable,
+)
+from sync.sources.bace.comparison import ALL_TIME, read_pages
 from sync.sources.bace.context import AccountContext
 from sync.sources.bace.data import MOST_DATASETS
 from sync.sources.bace.decode import Readings
 from sync.sources.bace.knowledge import Known
-from sync.sources.bace.proof import Bucket, Buckets, Rounding, buckets_of, unequal
+from sync.sources.bace.proof import Bucket, Buckets, Rounding, buckets_of, rounded_by, unequal
 from sync.sources.bace.query import Query, and_, gte, in_, lt
 from sync.sources.bace.reading import is_about_parameters
 from sync.sources.bace.spans import DAY, HOUR, SECOND, Span, floor, intersection, union
 from sync.sources.bace.tables import STORED_BY_SESSION
 from sync.sources.bace.verification.listing import Owned
-from sync.sources.bace.walk import LARGEST_PAGE, interval, microseconds
+from sync.sources.bace.verification.narrowing import Narrowing
+from sync.sources.bace.walk import LARGEST_PAGE, Part, interval, microseconds
+from sync.transport import TokenRejected
 
 SLACK: Final = HOUR
 """By how much the samples of a session may lie outside of it, because device clocks err."""
 
 Suspects = Mapping[UUID, tuple[Span, ...]]
 """Days to look at, by session."""
+
+Place: TypeAlias = "tuple[UUID, int]"
+"""A dataset, and where a day begins, in microseconds."""
 
 
 @dataclass(slots=True)
@@ -56,53 +69,47 @@ class Screening:
     async def suspects(self, window: Span) -> Suspects:
         """The sessions that have to be looked at.
 
+        One of which no dataset is known always is: nobody can ask for what it has lost.
+
         Args:
             window: Whole days.
         """
         if not self.works:
-            return self._all(window)
+            return _own_days(self.owned, window)
         span = interval(window)
         rows = await self.context.warehouse.fetch(STORED_BY_SESSION, span.start, span.end, DAY)
-        datasets = sorted({one for session in self.owned for one in session.datasets})
-        found: dict[UUID, set[Span]] = {}
+        days = await to_thread(_Days.of, rows, self.owned, window)
+        datasets = sorted(days.datasets)
+        found: defaultdict[UUID, set[Span]] = defaultdict(set)
         for first in range(0, len(datasets), MOST_DATASETS):
             group = datasets[first : first + MOST_DATASETS]
             theirs = await self._buckets(window, group)
             if theirs is None:
                 self.works = False
-                return self._all(window)
-            for place in self._unequal(theirs, [row for row in rows if _dataset(row) in group]):
-                for key in self._sessions_with(place, rows):
-                    found.setdefault(key, set()).add(Span(place[1], place[1] + DAY))
-        for day in self._opaque:
-            for key in self._all(day):
-                found.setdefault(key, set()).add(day)
+                return _own_days(self.owned, window)
+            await self._learn_rounding(days, theirs, group)
+            for key, day in await to_thread(days.suspects, theirs, group, self.rounding.error):
+                found[key].add(day)
+        unnamed = [one for one in self.owned if not one.datasets]
+        for suspects in (_own_days(unnamed, window), *(_own_days(self.owned, day) for day in self._opaque)):
+            for key, spans in suspects.items():
+                found[key].update(spans)
         self._opaque.clear()
-        return {key: union(days) for key, days in found.items()}
+        return {key: union(spans) for key, spans in found.items()}
 
-    def _unequal(self, theirs: Buckets, rows: Sequence[Mapping[str, Any]]) -> set[tuple[UUID, int]]:
-        """Days that are not as stored, whether or not the source has put the data of some sessions away."""
-        error = self.rounding.error
-        here = [row for row in rows if not row["put_away"]]
-        return unequal(theirs, _sums(rows), error) & unequal(theirs, _sums(here), error)
-
-    def _sessions_with(self, place: tuple[UUID, int], rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
-        """Sessions that a dataset's day is about."""
-        dataset, start = place
-        with_rows = {row["id_data_session"] for row in rows if (_dataset(row), row["start"]) == place}
-        return {
-            session.id
-            for session in self.owned
-            if session.id in with_rows
-            or (dataset in session.datasets and intersection(_around(session), (Span(start, start + DAY),)))
-        }
-
-    def _all(self, window: Span) -> Suspects:
-        return {
-            session.id: days
-            for session in self.owned
-            if (days := intersection(_days(_around(session)), (window,)))
-        }
+    async def _learn_rounding(self, days: _Days, theirs: Buckets, group: Sequence[UUID]) -> None:
+        """Look closely at days that rounding could explain: else every session is a suspect where it does."""
+        while (doubt := await to_thread(days.doubtful, theirs, group, self.rounding.error)) is not None:
+            (dataset, start), session = doubt
+            known = self.rounding.error
+            part = Part(session, datasets=(dataset,), elsewhere=frozenset(days.datasets - {dataset}))
+            narrowing = Narrowing(self.context, self.known, self.rounding, part, (ALL_TIME,))
+            try:
+                await narrowing.look(Span(start, start + DAY))
+            except (RequestRefused, SourceContractError, SourceUnavailable, TokenRejected):
+                return  # that session's trouble, which comes up again when it is looked at
+            if self.rounding.error == known:
+                return
 
     async def _buckets(self, window: Span, datasets: Sequence[UUID]) -> Buckets | None:
         """The source's days; in smaller parts where they cannot be had at once. None: not in this way.
@@ -125,7 +132,6 @@ class Screening:
             return found
         if readings is None:
             return None
-        self.rounding.note(readings)
         return buckets_of(readings, DAY)
 
     async def _asked(self, window: Span, datasets: Sequence[UUID]) -> Readings | None:
@@ -147,27 +153,86 @@ class Screening:
         return None
 
 
-def _sums(rows: Iterable[Mapping[str, Any]]) -> Buckets:
-    sums: dict[tuple[UUID, int], Bucket] = {}
-    for row in rows:
-        place = (_dataset(row), row["start"])
-        one = Bucket(row["count"], row["least"], row["most"], row["total"])
-        sums[place] = sums[place] + one if place in sums else one
-    return sums
+@dataclass(slots=True)
+class _Days:
+    """What is stored of datasets day by day, and which sessions that is about.
+
+    Attributes:
+        stored: Of all sessions, by dataset.
+        served: Likewise, without what the source may have put away.
+        holders: Which of the account's sessions have samples on a dataset's day.
+        named: The days on which sessions may have samples of a dataset, for they name it.
+    """
+
+    stored: defaultdict[UUID, dict[Place, Bucket]] = field(default_factory=lambda: defaultdict(dict))
+    served: defaultdict[UUID, dict[Place, Bucket]] = field(default_factory=lambda: defaultdict(dict))
+    holders: defaultdict[Place, set[UUID]] = field(default_factory=lambda: defaultdict(set))
+    named: defaultdict[UUID, list[tuple[UUID, Span]]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]], owned: Collection[Owned], window: Span) -> _Days:
+        """From rows of ``STORED_BY_SESSION``, and the sessions that the account reads."""
+        days, ids = cls(), {session.id for session in owned}
+        for row in rows:
+            place = (row["id_container_data_latest"], row["start"])
+            one = Bucket(row["count"], row["least"], row["most"], row["total"])
+            for sums in (days.stored, days.served)[: 1 if row["put_away"] else 2]:
+                of_dataset = sums[place[0]]
+                of_dataset[place] = of_dataset[place] + one if place in of_dataset else one
+            if row["id_data_session"] in ids:
+                days.holders[place].add(row["id_data_session"])
+        for session in owned:
+            for span in intersection(_own_time(session), (window,)):
+                for dataset in session.datasets:
+                    days.named[dataset].append((session.id, span))
+        return days
+
+    @property
+    def datasets(self) -> set[UUID]:
+        """Those that concern the account's sessions."""
+        return {*self.named, *(dataset for dataset, _ in self.holders)}
+
+    def suspects(self, theirs: Buckets, group: Iterable[UUID], rounding: float) -> list[tuple[UUID, Span]]:
+        """Sessions, each with a day on which one of some datasets is not as stored.
+
+        It has to be unequal whether or not the source has put the data of some sessions away.
+        """
+        stored, served = _sums(self.stored, group), _sums(self.served, group)
+        return [
+            (key, Span(place[1], place[1] + DAY))
+            for place in unequal(theirs, stored, rounding) & unequal(theirs, served, rounding)
+            for key in self._about(place)
+        ]
+
+    def doubtful(self, theirs: Buckets, group: Iterable[UUID], rounding: float) -> tuple[Place, UUID] | None:
+        """A day that a coarser rounding than is known would make equal, and a session that it is about."""
+        served = _sums(self.served, group)
+        return next(
+            (
+                (place, key)
+                for place in unequal(theirs, served, rounding)
+                if place in theirs and place in served and rounded_by(theirs[place], served[place])
+                for key in self._about(place)
+            ),
+            None,
+        )
+
+    def _about(self, place: Place) -> set[UUID]:
+        dataset, start = place
+        naming = {key for key, span in self.named.get(dataset, ()) if span.start <= start < span.end}
+        return naming | self.holders.get(place, set())
 
 
-def _dataset(row: Mapping[str, Any]) -> UUID:
-    dataset: UUID = row["id_container_data_latest"]
-    return dataset
+def _sums(by_dataset: Mapping[UUID, Buckets], group: Iterable[UUID]) -> Buckets:
+    return {place: one for dataset in group for place, one in by_dataset.get(dataset, {}).items()}
 
 
-def _around(session: Owned) -> tuple[Span, ...]:
-    """The time in which a session may have samples."""
+def _own_days(sessions: Iterable[Owned], window: Span) -> Suspects:
+    return {one.id: days for one in sessions if (days := intersection(_own_time(one), (window,)))}
+
+
+def _own_time(session: Owned) -> tuple[Span, ...]:
+    """The days on which a session may have samples."""
     begin = microseconds(session.began) - SLACK
     end = (1 << 32) * SECOND if session.ended is None else microseconds(session.ended) + SLACK
-    return (Span(begin, max(end, begin + SLACK)),)
-
-
-def _days(spans: Iterable[Span]) -> tuple[Span, ...]:
-    """The same time in whole days."""
-    return union(Span(floor(one.start, DAY), floor(one.end, DAY) + DAY) for one in spans)
+    return (Span(floor(begin, DAY), floor(max(end, begin + SLACK), DAY) + DAY),)
