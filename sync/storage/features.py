@@ -41,22 +41,20 @@ class Rollup:
         view: The view, which is there without it, too.
         width: What it adds up.
         of: What it is made of: datapoints, or a finer one.
-        every: How often it is brought up to date; what is newer is added when somebody asks.
     """
 
     name: str
     view: str
     width: str
     of: str
-    every: str
 
 
 ROLLUPS: Final = tuple(
-    Rollup(f"bace.datapoint_{unit}s", f"bace.datapoints_by_{unit}", f"1 {unit}", of, every)
-    for unit, of, every in (
-        ("minute", "bace.datapoint_rows", "15 minutes"),
-        ("hour", "bace.datapoint_minutes", "1 hour"),
-        ("day", "bace.datapoint_hours", "6 hours"),
+    Rollup(f"bace.datapoint_{unit}s", f"bace.datapoints_by_{unit}", f"1 {unit}", of)
+    for unit, of in (
+        ("minute", "bace.datapoint_rows"),
+        ("hour", "bace.datapoint_minutes"),
+        ("day", "bace.datapoint_hours"),
     )
 )
 
@@ -198,10 +196,10 @@ def _rollup(rollup: Rollup) -> Step:
                time_bucket(interval '{rollup.width}', {time}) AS bucket, {values}
         FROM {rollup.of} GROUP BY 1, 2, 3 WITH NO DATA
     """
-    # No start: what a backfill brings years later counts, too.
+    # No start: what a backfill brings years later counts, too. What is newest is added when somebody asks.
     policy = f"""
         SELECT add_continuous_aggregate_policy('{rollup.name}', start_offset => NULL,
-            end_offset => interval '{rollup.width}', schedule_interval => interval '{rollup.every}',
+            end_offset => interval '{rollup.width}', schedule_interval => interval '15 minutes',
             if_not_exists => true)
     """
     view = f"""
