@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -24,6 +25,17 @@ def not_tested() -> Callable[[str, str], NoReturn]:
 def tested_server(pytestconfig: pytest.Config) -> Callable[[str], None]:
     """Note a server that tests ran against, for the summary."""
     return pytestconfig.stash[SERVERS].add
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the caller choose the server."""
+    parser.addoption(
+        "--server",
+        metavar="embedded|timescaledb|DSN",
+        default=os.environ.get("NIGHTSHIFT_TEST_DSN", "embedded"),
+        help="what the tests run on: the embedded PostgreSQL, one with TimescaleDB, or a server that runs "
+        "already (default: $NIGHTSHIFT_TEST_DSN, else embedded)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -21,6 +22,7 @@ import structlog
 
 from sync.errors import SyncError
 from sync.storage.embedded import EmbeddedPostgres
+from tests.integration.timescaledb import ImpossibleError, timescaledb
 
 NO_DURABILITY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 PREFIX = "nightshift-tests-"
@@ -54,20 +56,20 @@ def session_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def server(tested_server: Callable[[str], None]) -> Iterator[str]:
-    """Return the DSN of the server: NIGHTSHIFT_TEST_DSN, else an embedded one for this process."""
-    external = os.environ.get("NIGHTSHIFT_TEST_DSN")
-    if external:
-        tested_server(f"{asyncio.run(_describe(external))} (NIGHTSHIFT_TEST_DSN)")
-        yield external
-        return
-    _stop_leftovers()
-    with (
-        _open_folder(PREFIX) as path,
-        EmbeddedPostgres(path / "pg", settings=NO_DURABILITY).running_sync() as dsn,
-    ):
-        tested_server(f"{asyncio.run(_describe(dsn))} (embedded)")
-        yield dsn
+def server(
+    pytestconfig: pytest.Config,
+    tested_server: Callable[[str], None],
+    not_tested: Callable[[str, str], NoReturn],
+) -> Iterator[str]:
+    """Return the DSN of the server that ``--server`` names; one that we start is this process's own."""
+    try:
+        with _serving(pytestconfig.getoption("--server")) as dsn:
+            tested_server(asyncio.run(_describe(dsn)))
+            yield dsn
+    except ImpossibleError as why:
+        if os.environ.get("CI") and os.geteuid() == 0:
+            raise
+        not_tested("TimescaleDB", str(why))
 
 
 @pytest.fixture(scope="session")
@@ -125,19 +127,40 @@ async def _execute(dsn: str, *statements: str) -> None:
         await connection.close()
 
 
+@contextmanager
+def _serving(which: str) -> Iterator[str]:
+    """Yield the DSN of a server for this process, or of one that runs already."""
+    if which == "timescaledb":
+        with timescaledb(NO_DURABILITY, _root()) as dsn:
+            yield dsn
+    elif which == "embedded":
+        _stop_leftovers()
+        with (
+            _open_folder(PREFIX) as path,
+            EmbeddedPostgres(path / "pg", settings=NO_DURABILITY).running_sync() as dsn,
+        ):
+            yield dsn
+    else:
+        yield which
+
+
 async def _describe(dsn: str) -> str:
-    """Say which PostgreSQL this is, and whether TimescaleDB can be had on it."""
-    connection = await asyncpg.connect(dsn)
+    """Say which PostgreSQL this is, and whether a new database on it comes with TimescaleDB."""
+    name = _new_name()
+    await _execute(dsn, f"CREATE DATABASE {name} STRATEGY file_copy")
+    connection = await asyncpg.connect(_with_database(dsn, name))
     try:
-        version = await connection.fetchval("SHOW server_version")
-        timescaledb = await connection.fetchval(
-            "SELECT default_version FROM pg_available_extensions WHERE name = 'timescaledb'"
+        version = (await connection.fetchval("SHOW server_version")).split()[0]
+        extension = await connection.fetchrow(
+            "SELECT extversion, current_setting('timescaledb.license') AS licence "
+            "FROM pg_extension WHERE extname = 'timescaledb'"
         )
     finally:
         await connection.close()
-    return f"PostgreSQL {version}" + (
-        f", TimescaleDB {timescaledb}" if timescaledb else ", without TimescaleDB"
-    )
+        await _execute(dsn, f"DROP DATABASE {name} WITH (FORCE)")
+    if extension is None:
+        return f"PostgreSQL {version} without TimescaleDB"
+    return f"PostgreSQL {version} with TimescaleDB {extension['extversion']} ({extension['licence']})"
 
 
 def _root() -> Path:
