@@ -35,7 +35,8 @@ from sync.sources.beddit.source import BedditSource
 from sync.sources.beddit.spool import sweep
 from sync.storage.database import Pool, open_pool
 from sync.storage.embedded import EmbeddedPostgres
-from sync.storage.forgetting import PostgresForgetting, by_name
+from sync.storage.forgetting import PostgresForgetting
+from sync.storage.forgotten import KnownAs, by_name, identities_of, refusal
 from sync.storage.leases import PostgresLeases
 from sync.storage.ledger import PostgresLedger
 from sync.storage.migrate import ensure_schema
@@ -79,7 +80,7 @@ class App:
         permits: Lets a command hold an account.
         triage: What people do about rejects.
         forgetting: Removes persons.
-        known_as: By source and account, what it is recognised by once it was forgotten.
+        known_as: What accounts are recognised by that were forgotten.
     """
 
     warehouse: PostgresWarehouse
@@ -94,7 +95,7 @@ class App:
     permits: Permits
     triage: PostgresTriage
     forgetting: PostgresForgetting
-    known_as: Mapping[str, Mapping[str, Sequence[str]]]
+    known_as: KnownAs
 
     async def refused(self, source: str) -> Mapping[str, AccountForgotten]:
         """The configured accounts of a source that were forgotten and are not read, each with a sentence."""
@@ -150,38 +151,52 @@ def configured_accounts(settings: Settings) -> Mapping[str, Sequence[str]]:
     return {BEDDIT: tuple(settings.beddit.accounts), BACE: tuple(settings.bace.accounts)}
 
 
-def known_as(settings: Settings) -> Mapping[str, Mapping[str, Sequence[str]]]:
-    """What each account is recognised by, by source: its name, and what the vendor calls the person."""
+def known_as(settings: Settings) -> KnownAs:
+    """What each account is recognised by: what the vendor calls the person; of BACE its name, too.
+
+    A Beddit user's number says who it is, whatever the account is called. Of a BACE account that was
+    forgotten when it was not configured any more nothing but its name was known.
+    """
     return {
-        BEDDIT: {
-            name: (by_name(name), by_user(account.user_id))
-            for name, account in settings.beddit.accounts.items()
-        },
+        BEDDIT: {name: (by_user(account.user_id),) for name, account in settings.beddit.accounts.items()},
         BACE: {
-            name: (by_name(name), f"username {account.username}")
+            name: (by_name(name), by_login(account.username))
             for name, account in settings.bace.accounts.items()
         },
     }
 
 
 def by_user(user_id: int) -> str:
-    """What a Beddit account is recognised by, whatever its name."""
+    """What a Beddit account is recognised by."""
     return f"user {user_id}"
+
+
+def by_login(username: str) -> str:
+    """What a BACE account is recognised by, whatever its name."""
+    return f"username {username.casefold()}"
+
+
+async def refused_accounts(settings: Settings) -> Mapping[str, Mapping[str, AccountForgotten]]:
+    """By source, the configured accounts that were forgotten; for those who work without a warehouse.
+
+    Where there is none, or none that answers, nobody is known to be.
+    """
+    if settings.warehouse.dsn is None and not embedded_in(settings.state_dir).is_initialised():
+        return {}
+    try:
+        async with open_forgetting(settings) as forgetting:
+            known = known_as(settings)
+            return {source: await _refused(forgetting, source, known[source]) for source in known}
+    except SyncError as error:
+        log.debug("forgotten.unknown", error=str(error))
+        return {}
 
 
 async def _refused(
     forgetting: PostgresForgetting, source: str, known: Mapping[str, Sequence[str]]
 ) -> Mapping[str, AccountForgotten]:
     found = await forgetting.forgotten(source, known)
-    return {
-        account: AccountForgotten(
-            f"account {account} of {source} was forgotten on {row.since:%Y-%m-%d} and is not read: take it "
-            "out of the configuration. To allow it again, or if it is another person's, remove what "
-            "recognises it: "
-            f'`nightshift sql "{row.undo}"`'
-        )
-        for account, row in found.items()
-    }
+    return {account: refusal(source, account, forgotten) for account, forgotten in found.items()}
 
 
 def clouds(settings: Settings) -> Mapping[str, Cloud]:
@@ -269,22 +284,24 @@ async def open_app(
         dsn = await _open_database(settings, stack, create=True)
         worker = await stack.enter_async_context(_enrolled(PostgresWorker(dsn, lease), command))
         pool = await stack.enter_async_context(_pool(settings, dsn, worker.name))
-        warehouse, leases = PostgresWarehouse(pool), PostgresLeases(pool, worker.number)
+        names = known_as(settings)
+        warehouse, leases = PostgresWarehouse(pool), PostgresLeases(pool, worker.number, names)
         sources = await stack.enter_async_context(open_sources(settings, warehouse, metrics))
         sink = PostgresSink(pool)
         permits = Permits(leases, PATIENCE * lease)
-        forgetting, names = PostgresForgetting(pool, worker.number), known_as(settings)
+        forgetting = PostgresForgetting(pool, worker.number)
 
         @asynccontextmanager
         async def permit(source: str, account: str) -> AsyncIterator[None]:
-            if error := (await _refused(forgetting, source, names[source])).get(account):
+            known = identities_of(names, source, [account])
+            for error in (await _refused(forgetting, source, known)).values():
                 raise error
             async with permits.hold(source, account):
                 yield
 
         engine = Engine(
             sink=sink if metrics is None else metrics.timed(sink),
-            ledger=PostgresLedger(pool, worker.number),
+            ledger=PostgresLedger(pool, worker.number, names),
             observer=observer,
             redact=redactor.redact,
             permit=permit,

@@ -1,8 +1,8 @@
 """The commands: parse, call, print, exit code. Each is a few lines over ``sync.app``.
 
 Results go to standard output, logs and progress to standard error. Exit codes: 0 all done; 1 something
-failed or differs, what could be done was done; 2 the configuration is wrong or the database cannot be
-reached; 130 and 143 ended by Ctrl-C or SIGTERM.
+failed, differs or is still open, what could be done was done; 2 the configuration is wrong or the database
+cannot be reached; 130 and 143 ended by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ from sync.commands.demo import SLEEPERS, kept_config, kept_folder, run_demo, sho
 from sync.commands.emulate import Ports, list_switches
 from sync.commands.emulate import emulate as serve_emulated
 from sync.commands.emulated import CONFIG, command_using, this_program
-from sync.commands.forget import find_person, forget_person, plain_found, show_found, show_gone
+from sync.commands.forget import (
+    find_person,
+    forget_person,
+    plain_found,
+    plain_gone,
+    show_found,
+    show_gone,
+)
 from sync.commands.rejects import (
     Choice,
     find_rejects,
@@ -104,9 +111,9 @@ app = typer.Typer(
         "/etc/nightshift/nightshift.toml. Every key can also be a variable: "
         "NIGHTSHIFT_WAREHOUSE__DSN, NIGHTSHIFT_BEDDIT__ACCOUNTS__ALICE__TOKEN, "
         "NIGHTSHIFT_BACE__ACCOUNTS__LAB__PASSWORD.\n\n"
-        "Exit codes: 0 all done; 1 something failed, what could be done was done; 2 the configuration is "
-        "wrong or the database cannot be reached; 130 Ctrl-C, 143 SIGTERM: what was committed stays, and the "
-        "same command goes on from there."
+        "Exit codes: 0 all done; 1 something failed, differs or is still open, what could be done was done; "
+        "2 the configuration is wrong or the database cannot be reached; 130 Ctrl-C, 143 SIGTERM: what was "
+        "committed stays, and the same command goes on from there."
     ),
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -256,17 +263,19 @@ def migrate() -> None:
     settings = _session.settings()
     _session.logging(settings)
 
-    async def work() -> tuple[str | None, str]:
+    async def work() -> tuple[str | None, str, Sequence[str]]:
         async with open_dsn(settings) as dsn:
             before = await schema_version(dsn)
-            await migrate_database(dsn)
-            return before, newest_version()
+            features = await migrate_database(dsn)
+            return before, newest_version(), features
 
-    before, after = _run(work())
+    before, after, features = _run(work())
     _out.print(
         f"schema version {after}"
         + (" (it already was)" if before == after else f" (was {before or 'empty'})")
     )
+    for feature in features:
+        _out.print(f"new with TimescaleDB: {feature}")
 
 
 @app.command()
@@ -388,14 +397,15 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Compare the sources with the warehouse; exit with 1 if anything differs.
+    """Compare the sources with the warehouse; exit with 1 if anything differs, or could not be compared.
 
-    Of Beddit every night is listed once more; of raw signals only the length is asked for. Of BACE the list
-    of sessions is compared, and days of many sessions at once; what differs is looked at more closely, down
-    to the rows. What has come since the last `once` is no difference.
+    Of Beddit every night is listed once more; of raw signals only the length is asked for, and stored samples
+    are counted, not read. Of BACE the list of sessions is compared, and days of many sessions at once; what
+    differs is looked at more closely, down to the rows. What has come since the last `once` is no difference.
 
-    What the source holds no longer stays, and is marked. Differences are kept in sync.differences until a
-    repair or a later verification ends them. Interrupt it whenever you like: it goes on where it stopped.
+    What the source holds no longer stays, and is marked; every verification says how much that is.
+    Differences are kept in sync.differences, and told, until a repair or a later verification ends them.
+    Interrupt it whenever you like: within a week it goes on where it stopped.
     """
     if since is not None and until is not None and since >= until:
         raise typer.BadParameter("--from has to be before --to")
@@ -582,7 +592,8 @@ def list_rejects(
     """List the open rejects: how many there are of each reason, then each of them."""
     settings = _existing_warehouse()
     _session.logging(settings, bars=True)
-    found = _run(find_rejects(settings, Choice(source=source, account=account, closed=closed)))
+    choice = Choice(source=source, account=account, closed=closed, payloads=json)
+    found = _run(find_rejects(settings, choice))
     if json:
         for reject in found:
             _print_json(reject.plain())
@@ -617,7 +628,7 @@ def retry(
 
     Exit code 1 if one is still open afterwards, or could not be tried; it says which, and why.
     """
-    settings = _session.settings()
+    settings = _existing_warehouse()
     choice = Choice(source=source, account=account, item_key=item)
     redactor = _session.logging(settings, bars=shows_bars(_err))
     with watching(_err) as counts:
@@ -638,7 +649,7 @@ def resolve(
     account: AccountName = None,
 ) -> None:
     """Declare a reject settled. It opens again, with its note, when the source sends it again."""
-    settings = _session.settings()
+    settings = _existing_warehouse()
     _session.logging(settings, bars=True)
     if not note.strip():
         raise typer.BadParameter("--note has to say why")
@@ -651,9 +662,11 @@ def resolve(
 def forget(
     source: Annotated[str, typer.Option("--source", metavar="S", help="The account's source.")],
     account: Annotated[
-        str,
+        list[str],
         typer.Option(
-            "--account", metavar="A", help="Its name in the configuration; of Beddit also the user's id."
+            "--account",
+            metavar="A",
+            help="Its name in the configuration; of Beddit also the user's id. Again for each old name.",
         ),
     ],
     user_id: Annotated[
@@ -662,30 +675,38 @@ def forget(
             "--user-id", metavar="N", help="Whose nights a Beddit account read that is configured no longer."
         ),
     ] = None,
+    leave_shared: Annotated[
+        bool,
+        typer.Option(
+            "--leave-shared",
+            metavar=FLAG,
+            help="BACE: leave data sessions that accounts see, too, which are configured no longer.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", metavar=FLAG, help="Do not ask: for scripts.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove one person's data from every table, for good, and never read the account again.
+    """Remove an account's data from every table, for good, and never read the account again.
 
-    For withdrawn consent. It shows what will go, and asks for the account's name before anything does.
-    Interrupted, it goes on when it is repeated. What other accounts see of BACE, too, stays. Nothing else in
-    nightshift deletes.
+    For withdrawn consent. Of Beddit that is one person's data; of BACE all that no other account sees,
+    perhaps of many persons. It shows what will go, and asks for the account's name before anything does.
+    Interrupted, it goes on when it is repeated. Nothing else in nightshift deletes.
     """
     settings = _session.settings()
     redactor = _session.logging(settings)
     if not _has_warehouse(settings):
         _fail(MISCONFIGURED, f"there is no warehouse in {settings.state_dir}: nothing is stored")
-    found = _run(find_person(settings, source, account, user_id))
+    found = _run(find_person(settings, source, account, user_id, leave_shared=leave_shared))
     if json:
         _print_json(plain_found(found))
     else:
         show_found(_out, found)
     if not yes:
-        _ask_for(account)
+        _ask_for(found.name)
     farewell = "what was removed is gone; the same command removes the rest, and until then nobody reads it"
     gone = _run(forget_person(settings, redactor, found.person), farewell=farewell)
     if json:
-        _print_json({"removed": gone.rows, "files": list(map(str, gone.files)), "undo": gone.undo})
+        _print_json(plain_gone(gone))
     else:
         show_gone(_out, gone)
 

@@ -1,4 +1,4 @@
-"""``nightshift bace download-csv``: the vendor's own CSV of a data session, without any database."""
+"""``nightshift bace download-csv``: the vendor's own CSV of a data session, with or without a database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-from sync.app import USER_AGENT, bace_settings, choose, limits
+from sync.app import USER_AGENT, bace_settings, choose, limits, refused_accounts
 from sync.config import Settings
 from sync.errors import (
     AuthenticationError,
@@ -54,10 +54,13 @@ async def download_csv(
     """
     path = output or Path(f"{session}.csv")
     accounts = choose({"bace": tuple(settings.bace.accounts)}, None, account)["bace"]
+    forgotten = (await refused_accounts(settings)).get("bace", {})
     bace, gates = bace_settings(settings), HostGates()
-    refusals: list[str] = []
+    refusals = [str(error) for name, error in forgotten.items() if name in accounts]
     with _target(path, force=force) as file:
         for name in accounts:
+            if name in forgotten:
+                continue
             client = open_client(bace, name, gates=gates, limits=limits(settings.bace), user_agent=USER_AGENT)
             try:
                 return Downloaded(name, path, await _copy(client, session, file))

@@ -1,11 +1,11 @@
-"""``nightshift forget``: removes one person's data, and sees to it that it is not read again."""
+"""``nightshift forget``: removes an account's data, and sees to it that it is not read again."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -14,7 +14,15 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 
-from sync.app import bace_settings, by_user, known_as, open_app, open_forgetting, spool_folder
+from sync.app import (
+    bace_settings,
+    by_login,
+    by_user,
+    configured_accounts,
+    open_app,
+    open_forgetting,
+    spool_folder,
+)
 from sync.config import Settings
 from sync.errors import ConfigurationError
 from sync.observe.display import Counts, plural
@@ -22,7 +30,8 @@ from sync.observe.logging import Redactor
 from sync.observe.tables import plain, plain_table
 from sync.sources.bace.client import remove_token
 from sync.sources.beddit.spool import sweep
-from sync.storage.forgetting import Holdings, Person, by_name
+from sync.storage.forgetting import Holdings, Person
+from sync.storage.forgotten import by_name, undo
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +43,9 @@ TELL_EVERY_S: Final = 10.0
 _NAME: Final = re.compile("[a-z0-9_-]+")
 """What accounts may be called."""
 
+_ARCHIVE: Final = re.compile("archive-[0-9]+")
+"""What `backfill --archive` calls an account of saved files: its user's, and nobody else's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -43,7 +55,7 @@ class Found:
         person: The person.
         name: What the account was called by whoever asked.
         holdings: What there is.
-        strangers: Accounts in the warehouse that are not configured and not known to be this person's.
+        strangers: Accounts in the warehouse of which nobody knows whose they are.
     """
 
     person: Person
@@ -67,62 +79,106 @@ class Gone:
     undo: str
 
 
-async def find_person(settings: Settings, source: str, account: str, user_id: int | None) -> Found:
+async def find_person(
+    settings: Settings, source: str, accounts: Sequence[str], user_id: int | None, *, leave_shared: bool
+) -> Found:
     """Find out whose data is meant, and what there is of it.
 
     Args:
         settings: The configuration.
         source: The account's source.
-        account: Its name in the configuration; of Beddit also the user's id.
+        accounts: Its name in the configuration, and its old ones; of Beddit also the user's id.
         user_id: Of a Beddit account that is configured no longer.
+        leave_shared: Whether to leave what accounts see, too, of which nobody knows whose they are.
 
     Raises:
         ConfigurationError: That cannot be told, or there is nothing.
     """
-    person, is_configured = _person(settings, source, account, user_id)
+    configured = configured_accounts(settings)
+    if source not in configured:
+        raise ConfigurationError(f"there is no source {source!r}; there is {', '.join(sorted(configured))}")
+    for account in accounts:
+        if not _NAME.fullmatch(account):
+            raise ConfigurationError(
+                f"no account can be called {account!r}: names consist of a-z, 0-9, _ and -"
+            )
+    whose = _of_beddit if source == "beddit" else _of_bace
+    person = whose(settings, accounts, user_id)
     async with open_forgetting(settings) as forgetting:
         holdings, names = await forgetting.holdings(person), await forgetting.names(source)
-    strangers = [name for name in names if name not in {*person.accounts, *known_as(settings)[source]}]
-    if not is_configured and not any(holdings.counts.values()):
+    if not leave_shared:
+        _refuse_unknown_sharers(person, holdings, configured[source])
+    is_configured = bool({*person.accounts} & {*configured[source]})
+    if not (is_configured or any(holdings.counts.values()) or holdings.shared):
         known = ", ".join(names) or "no account"
-        raise ConfigurationError(f"there is nothing of {account!r} of {source}; the warehouse knows {known}")
-    return Found(person, account, holdings, strangers)
-
-
-def _person(settings: Settings, source: str, account: str, user_id: int | None) -> tuple[Person, bool]:
-    """The person, and whether a configured account is theirs."""
-    known = known_as(settings)
-    if source not in known:
-        raise ConfigurationError(f"there is no source {source!r}; there is {', '.join(sorted(known))}")
-    if not _NAME.fullmatch(account):
-        raise ConfigurationError(f"no account can be called {account!r}: names consist of a-z, 0-9, _ and -")
-    if source != "beddit":
-        if user_id is not None:
-            raise ConfigurationError("--user-id is for Beddit accounts")
-        identities = known[source].get(account, (by_name(account),))
-        person = Person(source=source, accounts=(account,), identities=identities)
-        return person, account in known[source]
-    user = _user(settings, account, user_id)
-    configured = [name for name, one in settings.beddit.accounts.items() if one.user_id == user]
-    # What `backfill --archive` calls an account of saved files.
-    names = sorted({*configured, f"archive-{user}", *(() if account.isdecimal() else (account,))})
-    identities = (by_user(user), *map(by_name, names))
-    return Person(source=source, accounts=names, user_id=user, identities=identities), bool(configured)
-
-
-def _user(settings: Settings, account: str, user_id: int | None) -> int:
-    configured = settings.beddit.accounts.get(account)
-    if configured is None and user_id is None and not account.isdecimal():
         raise ConfigurationError(
-            f"account {account!r} of beddit is not configured, so that nobody knows whose nights it read: "
-            "say it with --user-id N (the user_id of beddit.sessions)"
+            f"there is nothing of {accounts[0]!r} of {source}; the warehouse knows {known}"
         )
-    user = configured.user_id if configured is not None else user_id
-    if user is None:
-        user = int(account)
-    if user_id not in {None, user}:
-        raise ConfigurationError(f"account {account} belongs to user {user}, not to user {user_id}")
-    return user
+    archives = [name for name in names if _ARCHIVE.fullmatch(name) and name not in person.accounts]
+    person = replace(person, others=[*person.others, *archives])
+    strangers = [name for name in names if name not in {*person.accounts, *person.others}]
+    return Found(person, accounts[0], holdings, strangers)
+
+
+def _of_beddit(settings: Settings, accounts: Sequence[str], user_id: int | None) -> Person:
+    """A Beddit user, by configured names, by number, and by old names beside one of these."""
+    configured = settings.beddit.accounts
+    users = {
+        f"account {name}": configured[name].user_id if name in configured else int(name)
+        for name in accounts
+        if name in configured or name.isdecimal()
+    }
+    if user_id is not None:
+        users["--user-id"] = user_id
+    if not users:
+        raise ConfigurationError(
+            f"account {accounts[0]!r} of beddit is not configured, so that nobody knows whose nights it "
+            "read: say it with --user-id N (the user_id of beddit.sessions)"
+        )
+    if len({*users.values()}) > 1:
+        which = ", ".join(f"{name} belongs to user {user}" for name, user in users.items())
+        raise ConfigurationError(f"one user at a time: {which}")
+    user = next(iter(users.values()))
+    old = {name for name in accounts if name not in configured and not name.isdecimal()}
+    ours = {name for name, one in configured.items() if one.user_id == user}
+    return Person(
+        source="beddit",
+        accounts=sorted({*ours, *old, f"archive-{user}"}),
+        user_id=user,
+        identities=(by_user(user),),
+        others=sorted({*configured} - ours),
+    )
+
+
+def _of_bace(settings: Settings, accounts: Sequence[str], user_id: int | None) -> Person:
+    """A BACE login, by configured names, and by old names beside one of these or alone."""
+    if user_id is not None:
+        raise ConfigurationError("--user-id is for Beddit accounts")
+    logins = {name: by_login(account.username) for name, account in settings.bace.accounts.items()}
+    named = {name: logins[name] for name in accounts if name in logins}
+    if len({*named.values()}) > 1:
+        raise ConfigurationError(f"one login at a time: {', '.join(named)} have different ones")
+    ours = {name for name, login in logins.items() if login in named.values()}
+    return Person(
+        source="bace",
+        accounts=sorted({*ours, *accounts}),
+        identities=sorted({*named.values()} or map(by_name, accounts)),
+        others=sorted({*logins} - ours),
+    )
+
+
+def _refuse_unknown_sharers(person: Person, holdings: Holdings, configured: Sequence[str]) -> None:
+    """An account that was renamed shares everything with its old name: nothing of it would go."""
+    unknown = {name: count for name, count in holdings.shared.items() if name not in configured}
+    if not unknown:
+        return
+    seen = ", ".join(f"{count:,} by {name}" for name, count in unknown.items())
+    names = " ".join(f"--account {name}" for name in (*person.accounts, *unknown))
+    raise ConfigurationError(
+        f"data sessions of {', '.join(person.accounts)} are seen, too, by accounts that are not configured "
+        f"({seen}), so that nobody knows whose they are. If they are old names of the same login: {names}. "
+        "If another login keeps what it sees: --leave-shared"
+    )
 
 
 async def forget_person(settings: Settings, redactor: Redactor, person: Person) -> Gone:
@@ -148,8 +204,7 @@ async def forget_person(settings: Settings, redactor: Redactor, person: Person) 
                         told = monotonic()
                         log.info("forgetting.goes_on", rows=total)
             removed = await forgetting.removed(number)
-        (forgotten,) = (await forgetting.forgotten(person.source, {"": person.identities})).values()
-    return Gone(removed, _remove_files(settings, person), forgotten.undo)
+    return Gone(removed, _remove_files(settings, person), undo(number))
 
 
 def _remove_files(settings: Settings, person: Person) -> Sequence[Path]:
@@ -177,15 +232,17 @@ def show_found(console: Console, found: Found) -> None:
     for what, count in holdings.counts.items():
         console.print(f"  {count:>14,}  {what}")
     console.print(f"\n  and whatever else is kept under {plain(names)}")
-    if holdings.shared:
+    for name, count in holdings.shared.items():
         console.print(
-            f"\n{holdings.shared:,} {plural('data session', holdings.shared)} that other accounts see, too, "
-            "stay; only this account's access to them is removed."
+            f"\n{count:,} {plural('data session', count)} that account {plain(name)} sees, too, "
+            f"{'stays' if count == 1 else 'stay'}; only this account's access goes."
         )
-    if found.strangers and person.source == "beddit":
+    if found.strangers:
+        user = f" --user-id {person.user_id}" if person.user_id is not None else ""
         console.print(
-            f"\nAccounts that are not configured: {plain(', '.join(found.strangers))}. If one of them was "
-            f"this person's, name it: --account NAME --user-id {person.user_id}"
+            f"\nAccounts that are not configured: {plain(', '.join(found.strangers))}. If one of them is an "
+            f"old name of this one, what is kept under it goes only if it is named, too: "
+            f"--account {plain(found.name)} --account OLD{user}"
         )
     console.print()
 
@@ -193,10 +250,12 @@ def show_found(console: Console, found: Found) -> None:
 def plain_found(found: Found) -> dict[str, Any]:
     """The same as values that JSON has words for."""
     return {
+        "what": "found",
         "source": found.person.source,
         "accounts": list(found.person.accounts),
         "found": dict(found.holdings.counts),
-        "shared": found.holdings.shared,
+        "shared": dict(found.holdings.shared),
+        "strangers": list(found.strangers),
     }
 
 
@@ -209,9 +268,20 @@ def show_gone(console: Console, gone: Gone) -> None:
     for path in gone.files:
         console.print(f"removed {plain(str(path))}")
     console.print(
-        "\nThe account is not read again. What recognises it, without naming it, is in sync.forgotten;\n"
-        f"to allow it again: {gone.undo}\n\n"
-        "Not nightshift's to remove: backups; the write-ahead log and its archive; what lies in the\n"
-        "space of the removed rows until VACUUM (FULL) gives it back; log files; the account's place in the\n"
-        "configuration, and its files of secrets; tokens in the state folders of other machines."
+        "\nThe account is not read again. A pseudonym in sync.forgotten recognises it; to allow it again:\n"
+        f"{gone.undo}\n\n"
+        "Not nightshift's to remove: saved session files (of --archive), downloaded CSV files and whatever\n"
+        "else was taken out of the warehouse; backups; the write-ahead log and its archive; what lies in\n"
+        "the space of the removed rows until VACUUM (FULL) gives it back; log files; the account's place\n"
+        "in the configuration, and its files of secrets; tokens in the state folders of other machines."
     )
+
+
+def plain_gone(gone: Gone) -> dict[str, Any]:
+    """The same as values that JSON has words for."""
+    return {
+        "what": "removed",
+        "removed": dict(gone.rows),
+        "files": list(map(str, gone.files)),
+        "undo": gone.undo,
+    }

@@ -2,17 +2,15 @@
 
 First it is written down that the account is forgotten: from then on nobody reads it, and what is interrupted
 can be repeated. Then its data goes in bounded transactions, each only while the leases are held; what the
-rest is found by goes last. What is left is a row of ``sync.forgotten``, which knows the account by hashes.
+rest is found by goes last. What is left is a row of ``sync.forgotten``; see ``forgotten``.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -21,6 +19,7 @@ import msgspec
 
 from sync.errors import LeaseLost
 from sync.storage.failures import translated
+from sync.storage.forgotten import ALONE, Forgotten, find_forgotten, new_salt, pseudonyms_of
 
 NIGHTS_AT_ONCE: Final = 16
 """Nights that go in one transaction: with their raw signals some 130 MB."""
@@ -65,29 +64,64 @@ OF_SESSION: Final = (
 UNREFERRED: Final = {
     "bace.dataset_records": """
         DELETE FROM bace.dataset_records t
-        WHERE NOT EXISTS (
+        WHERE t.id_container_data_latest = ANY ($1)
+          AND NOT EXISTS (
                 SELECT FROM (SELECT DISTINCT unnest(datasets) AS id FROM bace.session_records) AS kept
                 WHERE kept.id = t.id_container_data_latest)
           AND NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_group = t.id_group)
+          AND t.id_container_data_latest NOT IN (
+                SELECT DISTINCT d.id_container_data_latest
+                FROM bace.session_records r JOIN bace.datapoint_rows d USING (id_data_session)
+                WHERE r.datasets IS NULL)
     """,
     "bace.device_records": """
+        WITH RECURSIVE kept AS (
+            SELECT t.id_physical_device, t.id_parent FROM bace.device_records t
+            WHERE t.id_physical_device <> ALL ($1)
+               OR EXISTS (SELECT FROM bace.dataset_records d WHERE d.source_device = t.id_physical_device)
+               OR EXISTS (SELECT FROM bace.session_records r WHERE r.id_group = t.id_group)
+            UNION SELECT parent.id_physical_device, parent.id_parent
+            FROM bace.device_records parent JOIN kept ON parent.id_physical_device = kept.id_parent
+        )
         DELETE FROM bace.device_records t
-        WHERE NOT EXISTS (SELECT FROM bace.dataset_records d WHERE d.source_device = t.id_physical_device)
-          AND NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_group = t.id_group)
+        WHERE t.id_physical_device = ANY ($1)
+          AND NOT EXISTS (SELECT FROM kept WHERE kept.id_physical_device = t.id_physical_device)
     """,
     "bace.group_records": """
         DELETE FROM bace.group_records t
-        WHERE NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_group = t.id_group)
+        WHERE t.id_group = ANY ($1)
+          AND NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_group = t.id_group)
           AND NOT EXISTS (SELECT FROM bace.dataset_records d WHERE d.id_group = t.id_group)
           AND NOT EXISTS (SELECT FROM bace.device_records d WHERE d.id_group = t.id_group)
     """,
     "bace.person_records": """
         DELETE FROM bace.person_records t
-        WHERE NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_person = t.id_person)
+        WHERE t.id_person = ANY ($1)
+          AND NOT EXISTS (SELECT FROM bace.session_records r WHERE r.id_person = t.id_person)
     """,
 }
-"""What BACE's sessions refer to goes when no session refers to it any more, in this order."""
+"""Of what the removed sessions referred to, what no other session refers to, in this order."""
 
+_REFERRED: Final = """
+    WITH RECURSIVE ours AS (
+        SELECT id_group, id_person, datasets FROM bace.session_records WHERE id_data_session = ANY ($1)
+    ), sets AS (
+        SELECT id_container_data_latest AS id, source_device, id_group FROM bace.dataset_records
+        WHERE id_container_data_latest IN (SELECT unnest(datasets) FROM ours)
+           OR id_group IN (SELECT id_group FROM ours)
+    ), devices AS (
+        SELECT id_physical_device AS id, id_parent, id_group FROM bace.device_records
+        WHERE id_physical_device IN (SELECT source_device FROM sets)
+           OR id_group IN (SELECT id_group FROM ours)
+        UNION SELECT parent.id_physical_device, parent.id_parent, parent.id_group
+        FROM bace.device_records parent JOIN devices ON parent.id_physical_device = devices.id_parent
+    )
+    SELECT ARRAY(SELECT id FROM sets) AS "bace.dataset_records",
+           ARRAY(SELECT id FROM devices) AS "bace.device_records",
+           ARRAY(SELECT id_group FROM ours UNION SELECT id_group FROM sets
+                 UNION SELECT id_group FROM devices) AS "bace.group_records",
+           ARRAY(SELECT id_person FROM ours) AS "bace.person_records"
+"""
 _NIGHTS: Final = """
     SELECT session_id FROM (
         SELECT session_id FROM beddit.session_records WHERE user_id = $1
@@ -116,12 +150,35 @@ _LOCK_SESSIONS: Final = """
 """
 # Which datasets there were is known from their rows alone where the source did not say.
 _NOTE_DATASETS: Final = """
-    UPDATE bace.session_records r SET datasets = seen.datasets
-    FROM (
-        SELECT id_data_session, array_agg(DISTINCT id_container_data_latest) AS datasets
-        FROM bace.datapoint_rows WHERE id_data_session = ANY ($1) GROUP BY id_data_session
-    ) AS seen
-    WHERE r.id_data_session = seen.id_data_session AND r.datasets IS NULL
+    UPDATE bace.session_records r SET datasets = (
+        SELECT array_agg(DISTINCT d.id_container_data_latest)
+        FROM bace.datapoint_rows d WHERE d.id_data_session = r.id_data_session)
+    WHERE r.id_data_session = ANY ($1) AND r.datasets IS NULL
+"""
+# Of a session that stays the rejects stay that its proof counts, with whoever has seen it for longest.
+_HAND_OVER: Final = """
+    INSERT INTO sync.reject_log AS theirs
+        (source, account, record_key, item_key, reason, payload, attempts, first_seen_at, last_seen_at,
+         resolved_at, part, instant, items, settled, note)
+    SELECT DISTINCT ON (ours.item_key)
+           ours.source, heir.account, ours.record_key, ours.item_key, ours.reason, ours.payload,
+           ours.attempts, ours.first_seen_at, ours.last_seen_at, ours.resolved_at, ours.part, ours.instant,
+           ours.items, ours.settled, ours.note
+    FROM sync.reject_log ours
+    JOIN (
+        SELECT DISTINCT ON (id_data_session) id_data_session::text AS record_key, account
+        FROM bace.session_access WHERE account <> ALL ($1) AND refused_at IS NULL
+        ORDER BY id_data_session, first_seen_at, account
+    ) AS heir USING (record_key)
+    WHERE ours.source = 'bace' AND ours.account = ANY ($1) AND ours.instant IS NOT NULL
+      AND (ours.resolved_at IS NULL OR ours.settled)
+    ORDER BY ours.item_key, ours.settled
+    ON CONFLICT (source, account, item_key) DO UPDATE
+    SET record_key = excluded.record_key, reason = excluded.reason, payload = excluded.payload,
+        attempts = excluded.attempts, first_seen_at = excluded.first_seen_at,
+        last_seen_at = excluded.last_seen_at, resolved_at = excluded.resolved_at, part = excluded.part,
+        instant = excluded.instant, items = excluded.items, settled = excluded.settled, note = excluded.note
+    WHERE theirs.resolved_at IS NOT NULL AND NOT theirs.settled
 """
 _DELETE_OF_ACCOUNT: Final = {
     table: f"DELETE FROM {table} WHERE source = $1 AND account = ANY ($2)"  # noqa: S608 - constants
@@ -136,6 +193,15 @@ _DELETE_OF_SESSIONS: Final = {
     for table in OF_SESSION
 }
 # Whichever account it was that they were met with.
+_DELETE_ABOUT_USER: Final = {
+    "sync.reject_log": """
+        DELETE FROM sync.reject_log
+        WHERE source = 'beddit' AND $1::text IN (split_part(record_key, '/', 1), split_part(item_key, '/', 1))
+    """,
+    "sync.difference_log": """
+        DELETE FROM sync.difference_log WHERE source = 'beddit' AND split_part(item_key, '/', 1) = $1::text
+    """,
+}
 _DELETE_ABOUT_SESSIONS: Final = {
     "sync.reject_log": "DELETE FROM sync.reject_log WHERE source = 'bace' AND record_key = ANY ($1)",
     "sync.difference_log": """
@@ -155,14 +221,22 @@ _HOLDINGS_OF_USER: Final = """
                AS "raw samples"
 """
 _HOLDINGS_OF_BACE: Final = f"""
-    WITH seen AS (SELECT DISTINCT a.id_data_session, {_NOBODY_ELSES} AS goes
-                  FROM bace.session_access a WHERE a.account = ANY ($1))
-    SELECT count(*) FILTER (WHERE goes) AS "data sessions",
+    WITH seen AS (SELECT DISTINCT a.id_data_session
+                  FROM bace.session_access a WHERE a.account = ANY ($1) AND {_NOBODY_ELSES})
+    SELECT count(*) AS "data sessions",
            (SELECT coalesce(sum(l.loaded_count), 0)::bigint
-            FROM bace.session_loads l JOIN seen USING (id_data_session) WHERE seen.goes) AS "datapoints",
-           count(*) FILTER (WHERE NOT goes) AS "shared"
+            FROM bace.session_loads l JOIN seen USING (id_data_session)) AS "datapoints",
+           (SELECT count(DISTINCT r.id_person)
+            FROM bace.session_records r JOIN seen USING (id_data_session)) AS "persons"
     FROM seen
 """  # noqa: S608 - constants
+_SHARED: Final = """
+    SELECT other.account, count(*) AS sessions
+    FROM (SELECT DISTINCT id_data_session FROM bace.session_access WHERE account = ANY ($1)) AS ours
+    JOIN bace.session_access other USING (id_data_session)
+    WHERE other.account <> ALL ($1) AND other.refused_at IS NULL
+    GROUP BY other.account ORDER BY other.account
+"""
 _HOLDINGS_OF_ACCOUNT: Final = """
     SELECT (SELECT count(*) FROM sync.stream_state WHERE source = $1 AND account = ANY ($2)) AS "streams",
            (SELECT coalesce(sum(runs), 0)::bigint FROM sync.runs WHERE source = $1 AND account = ANY ($2))
@@ -174,33 +248,16 @@ _NAMES: Final = """
     UNION SELECT account FROM sync.run_log WHERE source = $1
     UNION SELECT account FROM sync.run_days WHERE source = $1
     UNION SELECT account FROM sync.reject_log WHERE source = $1
+    UNION SELECT account FROM sync.difference_log WHERE source = $1
+    UNION SELECT account FROM sync.leases WHERE source = $1
     UNION SELECT account FROM bace.session_access WHERE $1 = 'bace'
     ORDER BY account
 """
-_HASHED: Final = "SELECT sha256({salt} || convert_to(identity, 'UTF8')) FROM unnest($2::text[]) AS identity"
-_AGAIN: Final = f"""
-    UPDATE sync.forgotten f SET finished_at = NULL,
-        hashes = ARRAY(SELECT unnest(f.hashes) UNION {_HASHED.format(salt="f.salt")})
-    WHERE f.forgotten_id = (
-        SELECT max(sync.forgotten_as($1, identity)) FROM unnest($2::text[]) AS identity)
-    RETURNING f.forgotten_id
-"""  # noqa: S608 - constants
-_FIRST: Final = f"""
-    INSERT INTO sync.forgotten (source, salt, hashes)
-    VALUES ($1, $3, ARRAY({_HASHED.format(salt="$3")})) RETURNING forgotten_id
-"""  # noqa: S608 - constants
-_FORGOTTEN: Final = """
-    SELECT name, forgotten_id, forgotten_at
-    FROM (
-        SELECT known.name, max(sync.forgotten_as($1, known.identity)) AS forgotten_id
-        FROM unnest($2::text[], $3::text[]) AS known (name, identity) GROUP BY known.name
-    ) AS found JOIN sync.forgotten USING (forgotten_id)
+_END_RUNS: Final = """
+    UPDATE sync.run_log SET outcome = 'lost', finished_at = now(),
+        error = 'it may have been about somebody who was forgotten'
+    WHERE source = $1 AND outcome = 'running' AND account <> ALL ($2)
 """
-
-
-def by_name(account: str) -> str:
-    """What an account is recognised by, whatever its source."""
-    return f"account {account}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,12 +269,14 @@ class Person:
         accounts: The names under which it was read.
         user_id: The vendor's number of the person, of Beddit.
         identities: What the person is recognised by from then on; see ``sync.forgotten``.
+        others: Accounts that are known to be somebody else's.
     """
 
     source: str
     accounts: Sequence[str]
     user_id: int | None = None
     identities: Sequence[str] = ()
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,24 +285,11 @@ class Holdings:
 
     Attributes:
         counts: By what a person calls it.
-        shared: Data sessions that other accounts see, too: they stay.
+        shared: By account, how many of the data sessions another one sees, too: they stay.
     """
 
     counts: Mapping[str, int]
-    shared: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Forgotten:
-    """A row of ``sync.forgotten``."""
-
-    number: int
-    since: datetime
-
-    @property
-    def undo(self) -> str:
-        """What a person has to say to PostgreSQL so that the account is read again."""
-        return f"DELETE FROM sync.forgotten WHERE forgotten_id = {self.number}"  # noqa: S608 - an integer
+    shared: Mapping[str, int] = field(default_factory=dict)
 
 
 class PostgresForgetting:
@@ -259,18 +305,14 @@ class PostgresForgetting:
         self._worker = worker
 
     async def forgotten(self, source: str, known_as: Mapping[str, Sequence[str]]) -> Mapping[str, Forgotten]:
-        """Which of some accounts were forgotten.
+        """Which of some accounts were forgotten, and not allowed again since.
 
         Args:
             source: Their source.
             known_as: By the account's name, what it is recognised by.
         """
-        pairs = [(name, identity) for name, identities in known_as.items() for identity in identities]
         with translated():
-            rows = await self._pool.fetch(
-                _FORGOTTEN, source, [name for name, _ in pairs], [identity for _, identity in pairs]
-            )
-        return {row["name"]: Forgotten(row["forgotten_id"], row["forgotten_at"]) for row in rows}
+            return await find_forgotten(self._pool, source, known_as)
 
     async def names(self, source: str) -> Sequence[str]:
         """Every account of a source that the warehouse knows of."""
@@ -283,17 +325,26 @@ class PostgresForgetting:
             async with self._pool.acquire() as c, c.transaction(isolation="repeatable_read", readonly=True):
                 accounts = list(person.accounts)
                 counts: dict[str, int] = {}
+                shared: dict[str, int] = {}
                 if person.user_id is not None:
                     counts |= await c.fetchrow(_HOLDINGS_OF_USER, person.user_id)
                 if person.source == "bace":
                     counts |= await c.fetchrow(_HOLDINGS_OF_BACE, accounts)
+                    shared |= await c.fetch(_SHARED, accounts)
                 counts |= await c.fetchrow(_HOLDINGS_OF_ACCOUNT, person.source, accounts)
-        return Holdings(counts, counts.pop("shared", 0))
+        return Holdings(counts, shared)
 
     async def make_leases(self, person: Person) -> None:
-        """Let the person's accounts be held once more; who was forgotten has no leases otherwise."""
-        with translated():
-            await self._pool.execute(
+        """Let the person's accounts be held once more; who was forgotten has no leases otherwise.
+
+        A record that there is counts as interrupted from then on: names are here again.
+        """
+        async with self._alone() as connection:
+            if (found := await self._found(connection, person)) is not None:
+                await connection.execute(
+                    "UPDATE sync.forgotten SET finished_at = NULL WHERE forgotten_id = $1", found.number
+                )
+            await connection.execute(
                 """
                 INSERT INTO sync.leases (source, account) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING
                 """,
@@ -304,17 +355,17 @@ class PostgresForgetting:
     async def begin(self, person: Person) -> int:
         """Write down that nobody reads the person again; go on with what was begun before.
 
+        Runs that may be about the person under another name are ended: they can store nothing more.
+
         Returns:
             The number of the row in ``sync.forgotten``.
         """
-        identities = list(person.identities)
-        with translated():
-            async with self._pool.acquire() as connection, connection.transaction():
-                number: int | None = await connection.fetchval(_AGAIN, person.source, identities)
-                if number is None:
-                    number = await connection.fetchval(_FIRST, person.source, identities, os.urandom(16))
-        if number is None:
-            raise AssertionError("an INSERT returns its row")
+        async with self._alone() as connection:
+            found = await self._found(connection, person)
+            number = await self._first(connection, person) if found is None else found.number
+            if found is not None:
+                await self._again(connection, person, number)
+            await connection.execute(_END_RUNS, person.source, list(person.others))
         return number
 
     async def remove(self, person: Person, number: int) -> AsyncGenerator[int, None]:
@@ -349,6 +400,43 @@ class PostgresForgetting:
             )
         removed: Mapping[str, int] = msgspec.json.decode(text)
         return removed
+
+    # -- the record ----------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[asyncpg.Connection]:
+        """A transaction during which nobody begins to work, or to forget."""
+        with translated():
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(ALONE)
+                yield connection
+
+    async def _found(self, connection: asyncpg.Connection, person: Person) -> Forgotten | None:
+        found = await find_forgotten(connection, person.source, {"": person.identities})
+        return found.get("")
+
+    async def _first(self, connection: asyncpg.Connection, person: Person) -> int:
+        salt = await new_salt(connection)
+        number: int = await connection.fetchval(
+            "INSERT INTO sync.forgotten (source, salt, hashes) VALUES ($1, $2, $3) RETURNING forgotten_id",
+            person.source,
+            salt,
+            await pseudonyms_of(salt, person.identities),
+        )
+        return number
+
+    async def _again(self, connection: asyncpg.Connection, person: Person, number: int) -> None:
+        """Go on with a record; the person may be known by more than before."""
+        salt = await connection.fetchval("SELECT salt FROM sync.forgotten WHERE forgotten_id = $1", number)
+        await connection.execute(
+            """
+            UPDATE sync.forgotten SET finished_at = NULL,
+                hashes = ARRAY(SELECT unnest(hashes) UNION SELECT unnest($2::bytea[]))
+            WHERE forgotten_id = $1
+            """,
+            number,
+            await pseudonyms_of(salt, person.identities),
+        )
 
     # -- one transaction each ------------------------------------------------------------------
 
@@ -400,6 +488,8 @@ class PostgresForgetting:
             accounts = list(person.accounts)
             if person.source == "bace":
                 await _remove_sessions(connection, accounts, gone)
+            for table, statement in _DELETE_ABOUT_USER.items() if person.user_id is not None else ():
+                gone[table] += await _delete(connection, statement, str(person.user_id))
             for table, statement in _DELETE_OF_ACCOUNT.items():
                 gone[table] += await _delete(connection, statement, person.source, accounts)
             await connection.execute(
@@ -454,15 +544,17 @@ async def _remove_sessions(connection: asyncpg.Connection, accounts: list[str], 
     """The sessions that nobody else sees, what was rejected of them, and what only they referred to."""
     rows = await connection.fetch(_SESSIONS, accounts, UUID(int=0), None)
     ours = await _locked(connection, accounts, [row["id_data_session"] for row in rows])
+    referred = await connection.fetchrow(_REFERRED, ours)
     for table, statement in _DELETE_OF_SESSIONS.items():
         gone[table] += await _delete(connection, statement, ours)
     for table, statement in _DELETE_ABOUT_SESSIONS.items():
         gone[table] += await _delete(connection, statement, list(map(str, ours)))
+    await connection.execute(_HAND_OVER, accounts)
     gone["bace.session_access"] += await _delete(
         connection, "DELETE FROM bace.session_access WHERE account = ANY ($1)", accounts
     )
     for table, statement in UNREFERRED.items():
-        gone[table] += await _delete(connection, statement)
+        gone[table] += await _delete(connection, statement, referred[table])
 
 
 async def _delete(connection: asyncpg.Connection, statement: str, *args: object) -> int:

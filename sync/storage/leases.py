@@ -11,7 +11,7 @@ from datetime import datetime
 import asyncpg
 
 from sync.storage.failures import translated
-from sync.storage.forgetting import by_name
+from sync.storage.forgotten import SHARED, KnownAs, find_forgotten, identities_of
 
 # A cycle of the future was written by a clock that was wrong.
 _IS_DUE = """
@@ -44,14 +44,25 @@ _CLAIM = f"""
     FROM free, me WHERE l.source = $1 AND l.account = free.account
     RETURNING l.account
 """  # noqa: S608 - constants
+_UNKNOWN = """
+    SELECT account FROM unnest($2::text[]) AS account
+    EXCEPT SELECT account FROM sync.leases WHERE source = $1 ORDER BY account
+"""
 
 
 class PostgresLeases:
-    """The leases of one worker."""
+    """The leases of one worker.
 
-    def __init__(self, pool: asyncpg.Pool, worker: int) -> None:
+    Args:
+        pool: Connections.
+        worker: Who we are in ``sync.workers``.
+        known_as: What accounts are recognised by that were forgotten.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, worker: int, known_as: KnownAs | None = None) -> None:
         self._pool = pool
         self._worker = worker
+        self._known_as = known_as
 
     async def due(
         self, source: str, accounts: Sequence[str], work: str, cycle: datetime, *, retry_failed: bool = False
@@ -152,14 +163,20 @@ class PostgresLeases:
 
     async def _know(self, source: str, accounts: Sequence[str]) -> None:
         """Make the leases of accounts; of those that were forgotten not even the name is kept."""
-        await self._pool.execute(
-            """
-            INSERT INTO sync.leases (source, account)
-            SELECT $1, known.account FROM unnest($2::text[], $3::text[]) AS known (account, identity)
-            WHERE sync.forgotten_as($1, known.identity) IS NULL
-            ORDER BY known.account ON CONFLICT DO NOTHING
-            """,
-            source,
-            list(accounts),
-            [by_name(account) for account in accounts],
-        )
+        rows = await self._pool.fetch(_UNKNOWN, source, list(accounts))
+        if not rows:
+            return
+        unknown = [row["account"] for row in rows]
+        async with self._pool.acquire() as connection, connection.transaction():
+            await connection.execute(SHARED)
+            forgotten = await find_forgotten(
+                connection, source, identities_of(self._known_as, source, unknown)
+            )
+            await connection.execute(
+                """
+                INSERT INTO sync.leases (source, account) SELECT $1, unnest($2::text[])
+                ON CONFLICT DO NOTHING
+                """,
+                source,
+                [account for account in unknown if account not in forgotten],
+            )

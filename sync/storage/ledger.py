@@ -1,16 +1,29 @@
 """The record of runs: for people to read in SQL, and what a commit has to show.
 
 A run belongs to the worker that holds its account's lease. It can be begun only under that lease, and a batch
-is committed only while its run is ``running``: who takes over an account ends its runs first.
+is committed only while its run is ``running``: who takes over an account ends its runs first. For an account
+that was forgotten none is begun.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import asyncpg
 
 from sync.errors import LeaseLost
 from sync.model import RunOutcome, StreamKey, Task
 from sync.storage.failures import translated
+from sync.storage.forgotten import SHARED, KnownAs, find_forgotten, identities_of, refusal
+
+_BEGIN: Final = """
+    WITH lease AS (
+        SELECT FROM sync.leases WHERE source = $1 AND account = $2 AND worker_id = $4 FOR SHARE
+    )
+    INSERT INTO sync.run_log (source, account, task, worker_id)
+    SELECT $1, $2, $3, $4 WHERE $4 IS NULL OR EXISTS (SELECT FROM lease)
+    RETURNING run_id
+"""
 
 
 class PostgresLedger:
@@ -19,33 +32,30 @@ class PostgresLedger:
     Args:
         pool: Connections.
         worker: Who we are in ``sync.workers``; None where nobody shares the warehouse: no lease is asked for.
+        known_as: What accounts are recognised by that were forgotten.
     """
 
-    def __init__(self, pool: asyncpg.Pool, worker: int | None = None) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, worker: int | None = None, known_as: KnownAs | None = None
+    ) -> None:
         self._pool = pool
         self._worker = worker
+        self._known_as = known_as
 
     async def begin(self, source: str, account: str, task: Task) -> int:
         """Open a run's row; its number identifies the run.
 
         Raises:
             LeaseLost: The account is not this worker's any more.
+            AccountForgotten: Its data was removed, perhaps just now.
         """
+        known = identities_of(self._known_as, source, [account])
         with translated():
-            run: int | None = await self._pool.fetchval(
-                """
-                WITH lease AS (
-                    SELECT FROM sync.leases WHERE source = $1 AND account = $2 AND worker_id = $4 FOR SHARE
-                )
-                INSERT INTO sync.run_log (source, account, task, worker_id)
-                SELECT $1, $2, $3, $4 WHERE $4 IS NULL OR EXISTS (SELECT FROM lease)
-                RETURNING run_id
-                """,
-                source,
-                account,
-                task.kind,
-                self._worker,
-            )
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(SHARED)
+                if found := (await find_forgotten(connection, source, known)).get(account):
+                    raise refusal(source, account, found)
+                run: int | None = await connection.fetchval(_BEGIN, source, account, task.kind, self._worker)
         if run is None:
             raise LeaseLost(f"another process works on account {account} of {source} now")
         return run

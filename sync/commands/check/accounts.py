@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sync.app import open_sources
+from sync.app import open_sources, refused_accounts
 from sync.commands.check.clocks import compare_clocks
 from sync.commands.check.finding import Finding, note
 from sync.config import Settings
@@ -29,14 +29,15 @@ _EXAMPLES: Final = {"the internet": "1.1.1.1", "private networks": "10.0.0.1", "
 
 
 async def check_accounts(settings: Settings) -> AsyncIterator[Finding]:
-    """Ask every vendor with every account's credentials."""
+    """Ask every vendor with every account's credentials, but for those that were forgotten."""
+    refused = await refused_accounts(settings)
     try:
         async with open_sources(settings, _Unread()) as sources:
             if not any(source.accounts for source in sources):
                 text = "none is configured; `nightshift config --example` shows how"
                 yield Finding("accounts", False, text)
             for source in sources:
-                async for finding in _source(source):
+                async for finding in _source(source, refused.get(source.name, {})):
                     yield finding
     except SyncError as error:  # certificates that cannot be read, say
         yield Finding("accounts", False, str(error), fatal=True)
@@ -44,12 +45,15 @@ async def check_accounts(settings: Settings) -> AsyncIterator[Finding]:
         yield await _blob_hosts(settings)
 
 
-async def _source(source: Source) -> AsyncIterator[Finding]:
+async def _source(source: Source, refused: Mapping[str, SyncError]) -> AsyncIterator[Finding]:
     ahead: timedelta | None = None
     unanswered = 0
-    for number, account in enumerate(source.accounts):
+    for account, error in refused.items():
+        yield Finding(f"{source.name}.{account}", False, str(error))
+    accounts = [account for account in source.accounts if account not in refused]
+    for number, account in enumerate(accounts):
         if unanswered == PATIENCE:
-            left = len(source.accounts) - number
+            left = len(accounts) - number
             yield Finding(source.name, False, f"{left} more accounts were not tried; check again later")
             break
         try:

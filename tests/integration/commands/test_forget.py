@@ -89,7 +89,15 @@ async def test_a_person_types_the_accounts_name(read, rows):
     assert await rows(dsn(read), NIGHTS) == [(1001, 2), (1002, 2)]
     code, out, err = await at_a_terminal(read, *BEDDIT, "--account", "user1001", typed="user1001")
     assert (code, "Type user1001" in err) == (0, True)
-    for words in ("beddit.sample_chunks", "sync.run_log", "DELETE FROM sync.forgotten", "backups", "VACUUM"):
+    for words in (
+        "beddit.sample_chunks",
+        "sync.run_log",
+        "SET allowed_at",
+        "--archive",
+        "CSV",
+        "backups",
+        "VACUUM",
+    ):
         assert words in out
     assert await rows(dsn(read), NIGHTS) == [(1002, 2)]
 
@@ -104,6 +112,7 @@ async def test_a_person_types_the_accounts_name(read, rows):
         (("--source", "bace", "--account", "lab"), "the warehouse knows no account"),
         (("--source", "bace", "--account", "../lab"), "no account can be called"),
         (("--source", "bace", "--account", "lab", "--user-id", "1"), "for Beddit"),
+        (("--source", "beddit", "--account", "user1001", "--account", "1002"), "one user at a time"),
     ],
 )
 async def test_who_is_meant_has_to_be_clear(on_server, cloud, arguments, said):
@@ -119,7 +128,8 @@ async def test_who_is_meant_has_to_be_clear(on_server, cloud, arguments, said):
 async def test_the_account_is_not_read_again_and_the_others_are(read, cloud, rows):
     """Work commands refuse it, say why and how to allow it, and go on; it is read again when allowed."""
     gone, what = (await read.succeed(*BEDDIT, "--account", "user1001", "--yes", "--json")).lines[::-1]
-    assert what["found"]["nights"] == 2
+    assert (what["what"], gone["what"]) == ("found", "removed")
+    assert (what["found"]["nights"], what["shared"], what["strangers"]) == (2, {}, [])
     assert gone["removed"]["beddit.session_records"] == 2
     before = len(cloud.requests)
     for command in ("once", "backfill"):
@@ -139,6 +149,33 @@ async def test_the_account_is_not_read_again_and_the_others_are(read, cloud, row
     await read.succeed("sql", gone["undo"])
     await read.succeed("once")
     assert await rows(dsn(read), NIGHTS) == [(1001, 2), (1002, 2)]
+    assert await rows(dsn(read), "SELECT allowed_at > forgotten_at FROM sync.forgotten") == [(True,)]
+
+
+async def test_a_name_may_be_given_to_another_person(read, cloud, rows):
+    """Of Beddit the user's id alone says who was forgotten; the first person stays forgotten."""
+    await read.succeed(*BEDDIT, "--account", "user1001", "--yes")
+    file = read.configure(cloud, 1001)
+    theirs, first = cloud.token(1002), cloud.token(1001)
+    text = file.read_text()
+    file.write_text(text.replace("user_id = 1001", "user_id = 1002").replace(first, theirs))
+    await read.succeed("once")
+    assert await rows(dsn(read), ACCOUNTS) == [("user1001",), ("user1002",)]
+    file.write_text(text.replace("accounts.user1001", "accounts.first"))
+    ended = await read.run("once")
+    assert (ended.code, "first of beddit was forgotten" in ended.out) == (1, True)
+
+
+async def test_a_renamed_account_is_told_of_its_old_name(read, rows):
+    """What the old name has beside nights cannot be known for sure: it is named, and goes when it is, too."""
+    file = read.folder / "nightshift.toml"
+    file.write_text(file.read_text().replace("accounts.user1001", "accounts.ann"))
+    await read.succeed("once", "--account", "ann")
+    ended = await read.run(*BEDDIT, "--account", "ann", "--json")
+    assert (ended.code, ended.lines[0]["strangers"]) == (2, ["user1001"])
+    await read.succeed(*BEDDIT, "--account", "ann", "--account", "user1001", "--yes")
+    assert await rows(dsn(read), ACCOUNTS) == [("user1002",)]
+    assert await rows(dsn(read), NIGHTS) == [(1002, 2)]
 
 
 async def test_the_daemon_says_once_that_it_leaves_the_account_alone(read, cloud, rows):
@@ -192,24 +229,118 @@ async def test_who_is_configured_no_longer_is_forgotten_by_user_id(read, cloud, 
     assert len(await rows(dsn(read), "SELECT * FROM sync.forgotten")) == 1
 
 
-async def test_of_bace_the_token_goes_too(on_server, rows):
+# --- BACE -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def fleet():
+    """Serve a few data sessions."""
+    async with BaceCloud(Fleet(seed=3, sessions=3)) as served:
+        yield served
+
+
+@pytest.fixture
+async def lab(on_server, fleet):
+    """Read them as ``lab``."""
+    on_server.configure(None, bace=fleet)
+    await on_server.succeed("once")
+    return on_server
+
+
+async def full_tables(nightshift, rows):
+    """The tables with rows, of what knows of accounts and data sessions."""
+    tables = await rows(
+        dsn(nightshift),
+        "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('sync', 'bace')",
+    )
+    return {name for (name,) in tables if await rows(dsn(nightshift), f"SELECT FROM {name} LIMIT 1")}
+
+
+IMPERSONAL = {"sync.alembic_version", "sync.knowledge", "sync.forgotten", "bace.datatype_records"}
+
+
+async def test_of_bace_the_token_goes_too(lab, rows):
     """Nothing of the account is left in the warehouse, nor in the state folder; what codes mean stays."""
-    async with BaceCloud(Fleet(seed=3, sessions=3)) as cloud:
-        on_server.configure(None, bace=cloud)
-        await on_server.succeed("once")
-        tokens = on_server.state / "tokens"
-        assert (tokens / "bace-lab.json").exists()
-        ended = await on_server.succeed(*BACE)
-        assert "data sessions" in ended.out
-        assert list(tokens.iterdir()) == []
-        tables = await rows(
-            dsn(on_server),
-            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname IN ('sync', 'bace')",
-        )
-        full = {name for (name,) in tables if await rows(dsn(on_server), f"SELECT FROM {name} LIMIT 1")}
-        assert full <= {"sync.alembic_version", "sync.knowledge", "sync.forgotten", "bace.datatype_records"}
-        ended = await on_server.run("once")
-        assert (ended.code, "lab of bace was forgotten" in ended.out) == (1, True)
+    tokens = lab.state / "tokens"
+    assert (tokens / "bace-lab.json").exists()
+    ended = await lab.succeed(*BACE)
+    assert "data sessions" in ended.out
+    assert list(tokens.iterdir()) == []
+    assert await full_tables(lab, rows) <= IMPERSONAL
+    ended = await lab.run("once")
+    assert (ended.code, "lab of bace was forgotten" in ended.out) == (1, True)
+
+
+async def test_of_bace_a_renamed_account_goes_with_its_old_name(lab, rows):
+    """The old name sees every session, too: it has to be named, with --yes as well, or nothing would go."""
+    file = lab.folder / "nightshift.toml"
+    file.write_text(file.read_text().replace("accounts.lab", "accounts.lab2"))
+    await lab.succeed("once")
+    renamed = ("forget", "--source", "bace", "--account", "lab2")
+    ended = await lab.run(*renamed, "--yes")
+    assert (ended.code, "--account lab2 --account lab" in ended.err) == (2, True), ended
+    assert await rows(dsn(lab), "SELECT * FROM sync.forgotten") == []
+    await lab.succeed(*renamed, "--account", "lab", "--yes")
+    assert await full_tables(lab, rows) <= IMPERSONAL
+
+
+async def test_of_bace_what_strangers_see_may_be_left_on_purpose(lab, rows):
+    """An account that another machine's configuration has keeps what it sees."""
+    file = lab.folder / "nightshift.toml"
+    file.write_text(file.read_text().replace("accounts.lab", "accounts.lab2"))
+    await lab.succeed("once")
+    ended = await lab.succeed(
+        "forget", "--source", "bace", "--account", "lab2", "--leave-shared", "--yes", "--json"
+    )
+    assert ended.lines[0]["shared"] == {"lab": 3}
+    assert ended.lines[0]["strangers"] == ["lab"]
+    assert await rows(dsn(lab), "SELECT DISTINCT account FROM bace.session_access") == [("lab",)]
+    assert await rows(dsn(lab), "SELECT count(*) FROM bace.data_sessions") == [(3,)]
+
+
+async def test_of_bace_a_login_is_recognised_by_whatever_name(lab, fleet):
+    """However its name and its user name are written, the login is not read again."""
+    await lab.succeed(*BACE)
+    file = lab.folder / "nightshift.toml"
+    login = fleet.account().username
+    renamed = file.read_text().replace("accounts.lab", "accounts.ward").replace(login, login.upper())
+    file.write_text(renamed)
+    ended = await lab.run("once")
+    assert (ended.code, "ward of bace was forgotten" in ended.out) == (1, True)
+
+
+# --- who else asks a vendor -----------------------------------------------------------------------
+
+
+async def test_check_asks_nobody_about_the_forgotten(on_server, cloud, fleet):
+    """It says that they were forgotten, with exit code 1; no request, and no token comes back."""
+    on_server.configure(cloud, 1001, bace=fleet)
+    await on_server.succeed("once")
+    await on_server.succeed(*BACE)
+    await on_server.succeed(*BEDDIT, "--account", "user1001", "--yes")
+    before = len(cloud.requests), len(fleet.requests)
+    ended = await on_server.run("check")
+    assert ended.code == 1
+    for account in ("user1001 of beddit", "lab of bace"):
+        assert f"account {account} was forgotten on 20" in " ".join(ended.out.split())
+    assert (len(cloud.requests), len(fleet.requests)) == before
+    assert list((on_server.state / "tokens").iterdir()) == []
+
+
+async def test_no_csv_is_downloaded_with_a_forgotten_account(lab, fleet):
+    """Neither asked for by name nor by itself."""
+    session = fleet.sessions()[0].id
+    await lab.succeed("bace", "download-csv", str(session))
+    await lab.succeed(*BACE)
+    before = len(fleet.requests)
+    for chosen in ((), ("--account", "lab")):
+        ended = await lab.run("bace", "download-csv", str(session), "--output", "again.csv", *chosen)
+        assert (ended.code, "lab of bace was forgotten" in ended.err) == (1, True), ended
+    assert len(fleet.requests) == before
+    assert not (lab.folder / "again.csv").exists()
+
+
+# --- interruptions --------------------------------------------------------------------------------
 
 
 async def test_interrupted_it_goes_on_when_it_is_repeated(read, rows, folder):

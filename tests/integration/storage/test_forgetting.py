@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from alembic import command
 
 from sync.engine.keeper import Permits
 from sync.errors import AccountBusy, AccountForgotten, LeaseLost
@@ -38,6 +39,7 @@ from sync.storage.forgetting import (
 from sync.storage.forgotten import ALONE, by_name, pseudonyms_of, undo
 from sync.storage.leases import PostgresLeases
 from sync.storage.ledger import PostgresLedger
+from sync.storage.migrate import migrate
 from sync.storage.workers import PostgresWorker
 
 IMPERSONAL = {
@@ -52,7 +54,7 @@ ALICE = Person(
     accounts=("alice", "archive-1001"),
     user_id=1001,
     identities=("user 1001",),
-    others=("bob",),
+    others=("bob", "nobody"),
 )
 LAB = Person(source="bace", accounts=("lab",), identities=("username lab@example.org",))
 KNOWN_AS = {
@@ -310,6 +312,28 @@ async def test_whoever_tries_all_numbers_needs_long(office, store):
     assert row["hashes"] == [hashlib.scrypt(inner, salt=row["salt"], n=2**14, r=8, p=1, dklen=32)]
 
 
+async def test_who_was_forgotten_before_stays_forgotten(empty_database, monkeypatch):
+    """The migration turns quick hashes into pseudonyms; each record keeps its salt, and is gone on with."""
+    upgrade = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0008"))
+        await migrate(empty_database)
+    async with open_pool(empty_database) as pool:
+        for salt, users in ((b"a" * 16, (1, 1001)), (b"b" * 16, (2, 3))):
+            hashes = [hashlib.sha256(salt + f"user {user}".encode()).digest() for user in users]
+            await pool.execute(
+                "INSERT INTO sync.forgotten (source, salt, hashes) VALUES ('beddit', $1, $2)", salt, hashes
+            )
+    await migrate(empty_database)
+    async with open_pool(empty_database) as pool:
+        forgetting = PostgresForgetting(pool)
+        known = {str(user): [f"user {user}"] for user in (1, 2, 1001, 2002)}
+        found = await forgetting.forgotten("beddit", known)
+        assert {name: one.number for name, one in found.items()} == {"1": 1, "2": 2, "1001": 1}
+        assert await forgetting.begin(ALICE) == 1
+        assert await forgetting.begin(replace(ALICE, identities=("user 9",))) == 3
+
+
 async def test_an_account_is_recognised_by_one_hash(office, store):
     """However many were forgotten: all records of a warehouse have the same salt."""
     await office.forget(ALICE)
@@ -394,7 +418,7 @@ async def test_whose_account_is_known_to_be_another_s_reads_on(office, store, ni
     await other.leave()
 
 
-async def test_a_run_that_begins_meanwhile_is_seen_or_sees(office, store):
+async def test_a_run_that_begins_meanwhile_is_seen_or_sees(office, store, blocked):
     """Whoever begins a run while somebody is being forgotten waits, and is refused then."""
     other, ledger = await joined(store, "ann")
     async with office.pool.acquire() as connection:
@@ -402,8 +426,7 @@ async def test_a_run_that_begins_meanwhile_is_seen_or_sees(office, store):
         await transaction.start()
         await connection.execute(ALONE)
         beginning = asyncio.create_task(ledger.begin("beddit", "ann", Task("once")))
-        while not await store.values("SELECT FROM pg_locks WHERE NOT granted AND mode = 'RowShareLock'"):
-            await asyncio.sleep(0)
+        await blocked()
         await connection.execute(
             "INSERT INTO sync.forgotten (source, salt, hashes) VALUES ('beddit', $1, $2)",
             b"salt",
@@ -576,7 +599,9 @@ async def test_what_others_keep_stays_proved(office, store, stretch, data_sessio
         ("resolved_at = now(), settled = true, attempts = 7", 7),
     ],
 )
-async def test_what_others_were_refused_themselves(office, store, stretch, data_session, state, attempts):
+async def test_what_others_were_refused_themselves(  # noqa: PLR0917 - fixtures
+    office, store, stretch, data_session, state, attempts
+):
     """A reject of their own stands; one that is over makes room. One item is counted once."""
     await fill_bace(store, stretch, data_session, sessions=(1,), seen_by=("other",))
     await store.pool.execute(
@@ -612,17 +637,22 @@ async def test_what_others_refer_to_unsaid_stays(office, store, stretch, data_se
     await store.pool.execute(
         "UPDATE bace.session_records SET id_group = NULL WHERE id_data_session = $1", UUID(int=7)
     )
-    await store.pool.execute("INSERT INTO bace.person_records (id_person) VALUES ($1)", UUID(int=99))
     named = "SELECT count(datatype) + count(source_device) FROM bace.datapoints WHERE id_data_session = $1"
     assert await store.values(named, UUID(int=7)) == [20]
     await office.forget(LAB)
     assert await store.values(named, UUID(int=7)) == [20]
     assert await store.values("SELECT label FROM bace.device_records") == ["device 7"]
     assert await store.values("SELECT label FROM bace.group_records") == ["group 7"]
-    assert await store.values("SELECT id_person FROM bace.person_records ORDER BY 1") == [
-        UUID(int=99),
-        UUID(int=4007),
-    ]
+
+
+async def test_what_was_not_the_account_s_stays(office, store, stretch, data_session):
+    """What no session refers to is nobody's garbage: others may have come to know it in their own ways."""
+    await fill_bace(store, stretch, data_session)
+    for table in UNREFERRED:
+        await store.pool.execute(f"INSERT INTO {table} VALUES ($1)", UUID(int=99))  # noqa: S608
+    await office.forget(LAB)
+    for table in UNREFERRED:
+        assert await store.values(f"SELECT count(*) FROM {table}") == [1], table  # noqa: S608
 
 
 async def test_a_dataset_that_both_hold_stays(office, store, stretch, data_session):
