@@ -40,7 +40,11 @@ def upgrade() -> None:
             LEFT JOIN bace.dataset_records d USING (id_container_data_latest)
             """
         )
-        op.execute(f"COMMENT ON VIEW {view} IS 'Datapoints of a dataset of a session, {name} by {name} in UTC'")
+        op.execute(
+            f"COMMENT ON VIEW {view} IS 'Datapoints of a dataset of a session, {name} by {name} in UTC'"
+        )
         op.execute(f"COMMENT ON COLUMN {view}.time IS 'Where the {name} begins'")
-        op.execute(f"COMMENT ON COLUMN {view}.value IS 'The average; each datapoint counts as often as it stands for'")
+        op.execute(
+            f"COMMENT ON COLUMN {view}.value IS 'The average; each datapoint counts as often as it stands for'"
+        )
         op.execute(f"COMMENT ON COLUMN {view}.count IS 'Datapoints'")

@@ -342,6 +342,22 @@ MUTATIONS = (
         f"{STORAGE}/test_forgetting.py::test_the_forgotten_cannot_be_worked_on",
     ),
     Mutation(
+        4,
+        "who reads a forgotten person under another name goes on",
+        "sync/storage/forgetting.py",
+        "            await connection.execute(_END_RUNS, person.source, list(person.others))\n",
+        "",
+        f"{STORAGE}/test_forgetting.py::test_who_reads_the_user_under_another_name_stores_nothing_more",
+    ),
+    Mutation(
+        4,
+        "forget takes what others keep its proof",
+        "sync/storage/forgetting.py",
+        "    await connection.execute(_HAND_OVER, accounts)\n",
+        "",
+        f"{STORAGE}/test_forgetting.py::test_what_others_keep_stays_proved",
+    ),
+    Mutation(
         5,
         "one account's failure ends the others",
         "sync/engine/runner.py",

@@ -17,6 +17,7 @@ CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 
 NAMES_ONLY = {
     "storage/statements.py": "builds statements from heads, tables and series: constants of the sources",
+    "storage/features.py": "builds statements from its own lists of tables and aggregates",
     "storage/copy.py": "a message about two tables",
     "storage/migrate.py": "a message with a command for a person",
     "commands/check/database.py": "a message with a command for a person",

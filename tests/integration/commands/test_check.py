@@ -400,6 +400,7 @@ def seen(**facts):
         "timescaledb": None,
         "timescaledb_offered": None,
         "timescaledb_licence": None,
+        "missing_features": (),
         "database": "db",
         "role": "me",
         "is_superuser": False,
@@ -441,9 +442,12 @@ def test_a_clock_that_differs_is_told(ahead, way):
 
 
 def test_timescaledb_is_a_remark():
-    """Installed, to be had, or not there: all of it is fine."""
+    """Installed, not made use of yet, to be had, or not there: all of it is fine."""
     installed = _timescaledb(seen(timescaledb="2.30", timescaledb_licence="apache"))
     assert (installed.ok, installed.text) == (True, "version 2.30, licence apache")
+    unused = _timescaledb(seen(timescaledb="2.30", missing_features=("a.b is a hypertable",)))
+    assert (unused.ok, unused.note) == (True, True)
+    assert unused.text.endswith("`nightshift migrate` would add: a.b is a hypertable")
     assert "the server has 2.30" in _timescaledb(seen(timescaledb_offered="2.30")).text
     assert "nothing needs it" in _timescaledb(seen()).text
 
