@@ -30,12 +30,12 @@ demo: $(READY)  ## Emulated clouds, embedded PostgreSQL, the real pipeline; noth
 	@$(BIN)/nightshift demo
 
 test: $(READY)  ## All tests, against a real PostgreSQL
-	@$(BIN)/pytest -n 3
+	@$(BIN)/pytest -n 3 --dist worksteal
 
 # The first line makes the server's Debian, which takes longer than a test may.
 test-timescaledb: $(READY)  ## The tests of the warehouse on TimescaleDB (takes root and mmdebstrap, or Docker)
 	@tests/integration/timescaledb.sh </dev/null >/dev/null 2>&1 || true
-	@$(BIN)/pytest -n 3 --server timescaledb $(WAREHOUSE)
+	@$(BIN)/pytest -n 3 --dist worksteal --server timescaledb $(WAREHOUSE)
 
 mutations: $(READY)  ## Breaks each promise on purpose and expects the tests to catch it
 	@$(BIN)/python tests/mutations/run.py
