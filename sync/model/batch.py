@@ -128,8 +128,9 @@ class Stretch:
         uncovered: Time that shall be read again; it is taken away before ``covered`` is added.
         reset: Forget first what was covered: the groups of data sets are no longer what they were.
         keeps: Nothing says that the source's rows are a newer version: stored rows that it has no more stay,
-            save where it has another row at their instant instead. Of a data set with at least as many new
-            instants as there are stored ones they do not: these samples were given other times.
+            save where it has another row at their instant instead; of equal ones there are as many as came.
+            Of a data set with at least as many new instants as there are stored ones they do not stay: these
+            samples were given other times.
         recount: Count the record's rows anew instead of adding to what was counted: rows may have been lost.
     """
 

@@ -24,7 +24,7 @@ from sync.model import ColumnValues, PgType, Rows, Table
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # the signature, no flags, no extension
 _TRAILER = struct.pack(">h", -1)
 _PIECE = 2 << 20  # bytes
-_FEW = 128  # rows
+_FEW = 64  # rows
 _SHORT = 256  # bytes
 _JSONB_VERSION = b"\x01"
 

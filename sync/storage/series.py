@@ -116,14 +116,13 @@ def _kept(stretch: Stretch, stored: Rows) -> Rows:
     came, held = _places(stretch.series, stretch.rows), _places(stretch.series, stored)
     known = Counter(dataset for dataset, _ in set(held))
     new = Counter(dataset for dataset, _ in set(came).difference(held))
-    balance = Counter(images(stretch.rows))
-    balance.subtract(images(stored))
-    changed = {place for image, place in zip(images(stretch.rows), came, strict=True) if balance[image] > 0}
-    stays = []
-    for image, place in zip(images(stored), held, strict=True):
-        is_more = balance[image] < 0
-        balance[image] += is_more
-        stays.append(is_more and place not in changed and new[place[0]] < known[place[0]])
+    ours, theirs = images(stored), images(stretch.rows)
+    of_source, of_ours = set(theirs), set(ours)
+    changed = {place for image, place in zip(theirs, came, strict=True) if image not in of_ours}
+    stays = [
+        image not in of_source and place not in changed and new[place[0]] < known[place[0]]
+        for image, place in zip(ours, held, strict=True)
+    ]
     return Rows(stored.table, tuple(tuple(compress(column, stays)) for column in stored.values))
 
 

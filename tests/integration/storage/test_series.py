@@ -220,9 +220,11 @@ async def test_what_the_source_has_no_more_stays_where_no_version_is_newer(store
 
 
 async def test_of_rows_that_share_an_instant_all_stay_unless_one_is_another(store, stretch):
-    """Fewer of them are a loss; where one differs, those that came are what there is."""
+    """Of equal ones as many as came; another one that is gone stays; where one differs, none does."""
     tied = [(1, 7, 1.0), (1, 7, 1.0), (1, 7, 2.0)]
     await store.store(stretch([(0, 60)], tied))
+    await store.store(replace(stretch([(0, 60)], tied[:1]), keeps=True))
+    assert await stored(store) == [(1, 7, 1.0), (1, 7, 2.0)]
     before = await store.physical(ROWS, LOADS)
     await store.store(replace(stretch([(0, 60)], tied[:1]), keeps=True))
     assert await store.physical(ROWS, LOADS) == before
