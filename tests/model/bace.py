@@ -38,7 +38,7 @@ BACE_BEHAVIOURS = tuple(
     replace(behaviour, access_lifetime=_FOR_GOOD)
     for behaviour in (
         Behaviour(),
-        Behaviour(raw_up_to=900, ties_shuffled=True),
+        Behaviour(raw_up_to=900, ties_shuffled=True, gzip=True),
         Behaviour(session_sort=Sorting.IGNORED, late_data_bumps=False, rows_shuffled=True),
         Behaviour(refused_attributes=frozenset({"updated_at"})),
         Behaviour(session_pages_to=2, data_pages=7, data_pages_to=7),

@@ -182,17 +182,19 @@ class PipelineMachine(RuleBasedStateMachine):
                 await process.disconnect()
                 self._excused.add(who)
             process.puppet.thaw()
-            await self._concluded(who, await process.rest())
+            await self._concluded(who, await process.rest(), was_frozen=True)
 
-    async def _concluded(self, who: int, outcomes: Sequence[RunOutcome] | None) -> None:
-        """A run ends well, unless it was interfered with."""
+    async def _concluded(
+        self, who: int, outcomes: Sequence[RunOutcome] | None, *, was_frozen: bool = False
+    ) -> None:
+        """A run ends well, unless it was interfered with; who was frozen may have found accounts busy."""
         if outcomes is None:
             return
         process = self._processes[who]
         allowed: tuple[type[Exception], ...] = ()
         if process.is_lost or who in self._excused:
             allowed = DISTURBED
-        elif self._dead or any(other.puppet.is_frozen for other in self._processes):
+        elif was_frozen or self._dead or any(other.puppet.is_frozen for other in self._processes):
             allowed = (AccountBusy,)
         for outcome in outcomes:
             self.house.happened[type(outcome.error).__name__] += outcome.error is not None
