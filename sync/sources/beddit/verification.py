@@ -44,6 +44,7 @@ from sync.sources.beddit.tables import (
 )
 from sync.sources.beddit.units import ASK_FOR_LESS, BEGINNING, THE_END, Window
 from sync.transport import HttpClient, Request
+from sync.units import Complaint, Note
 
 GROUP: Final = 16
 """Raw signals that are looked at side by side, at most."""
@@ -92,7 +93,7 @@ class Verification:
             yield [self._looked_at(unit, troubles)]
         yield [await self._end()]
         if self._pass.left_out:
-            yield [_Complain(self._stream, self._complaint())]
+            yield [Complaint(self._stream, self._complaint())]
 
     @property
     def _stream(self) -> StreamKey:
@@ -162,7 +163,7 @@ class Verification:
             yield [Blob(self.context, self.http, blob) for blob in due[first : first + GROUP]]
 
     def _note(self, label: str, progress: Progress) -> Unit:
-        return _Note(label, Batch(self._stream, progress=progress))
+        return Note(label, Batch(self._stream, progress=progress))
 
     def _looked_at(self, unit: ComparedWindow, troubles: Sequence[str]) -> Unit:
         """Write down that a window was verified, or that it is left out."""
@@ -184,7 +185,7 @@ class Verification:
         self._pass = replace(before, ended=True, extent=extent)
         progress = Progress(cursor=self._pass.dump(), cursor_was=before.dump(), checked=not before.left_out)
         verified = Verified(before.began_at, before.since, before.until, before.left_out)
-        return _Note("end of the verification", Batch(self._stream, progress=progress, verified=verified))
+        return Note("end of the verification", Batch(self._stream, progress=progress, verified=verified))
 
     def _complaint(self) -> str:
         parts = self._pass.left_out
@@ -482,34 +483,6 @@ def _length_in(status: int, headers: Mapping[str, str]) -> int | None:
     else:
         text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdecimal() else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """Writes something down that no answer is needed for."""
-
-    label: str
-    batch: Batch
-
-    @property
-    def stream(self) -> StreamKey:
-        return self.batch.stream
-
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        yield self.batch
-
-
-@dataclass(frozen=True, slots=True)
-class _Complain:
-    """Ends a run with an error that did not keep the rest of it from being done."""
-
-    stream: StreamKey
-    message: str
-    label: str = "what could not be verified"
-
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        yield Batch(self.stream)
-        raise SourceContractError(self.message)
 
 
 def _within(read: Sequence[Interval], since: datetime | None, until: datetime | None) -> tuple[Interval, ...]:

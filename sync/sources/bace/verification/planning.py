@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from sync.errors import SourceContractError
 from sync.model import Batch, Extent, Interval, Pass, Progress, StreamKey, StreamState, Task, Verified
 from sync.ports import Unit
 from sync.sources.bace.comparison import ALL_TIME
@@ -23,6 +22,7 @@ from sync.sources.bace.verification.comparing import ComparedSession
 from sync.sources.bace.verification.listing import ComparedList, Owned, stream_of
 from sync.sources.bace.verification.screening import SLACK, Screening, Suspects
 from sync.sources.bace.walk import interval, microseconds
+from sync.units import Complaint, Note
 
 WIDTH: Final = 90 * DAY
 """Time that is screened with one question: long enough to be answered in days, short enough for few pages."""
@@ -104,7 +104,7 @@ class Verification:
             yield units
         yield [await self._end()]
         if self._pass.failures:
-            yield [_Complain(stream_of(self.context), self._complaint())]
+            yield [Complaint(stream_of(self.context), self._complaint())]
 
     async def _data(self) -> AsyncGenerator[Sequence[Unit], None]:
         owned = await self._looked_at()
@@ -237,7 +237,7 @@ class Verification:
         return await self.context.warehouse.stream(stream_of(self.context))
 
     def _note(self, label: str, progress: Progress, verified: Verified | None = None) -> Unit:
-        return _Note(label, Batch(stream_of(self.context), progress=progress, verified=verified))
+        return Note(label, Batch(stream_of(self.context), progress=progress, verified=verified))
 
     def _changed(self, label: str, **changes: Any) -> Unit:
         """Write down how the pass goes, with what could not be looked at since."""
@@ -274,31 +274,3 @@ def _began_in(parts: Sequence[Interval], owned: Sequence[Owned]) -> tuple[Interv
         start = min((one.began for one in reaching), default=part.start)
         found.append(Interval(min(start, part.start), part.end))
     return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Note:
-    """Writes something down that no answer is needed for."""
-
-    label: str
-    batch: Batch
-
-    @property
-    def stream(self) -> StreamKey:
-        return self.batch.stream
-
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        yield self.batch
-
-
-@dataclass(frozen=True, slots=True)
-class _Complain:
-    """Ends a run with an error that did not keep the rest of it from being done."""
-
-    stream: StreamKey
-    message: str
-    label: str = "what could not be verified"
-
-    async def batches(self) -> AsyncGenerator[Batch, None]:
-        yield Batch(self.stream)
-        raise SourceContractError(self.message)
