@@ -42,7 +42,7 @@ async def _pieces(encoded: Iterator[bytes]) -> AsyncIterator[bytes]:
         try:
             while True:
                 yield piece
-                piece = await following  # noqa: PLW2901 - the loop goes on in here
+                piece = await asyncio.shield(following)  # noqa: PLW2901 - the loop goes on in here
                 if not piece:
                     return
                 following = _next(encoded)
