@@ -89,6 +89,24 @@ async def test_the_columns_of_datapoints(store):
     ]
 
 
+@pytest.mark.parametrize(("unit", "seconds"), [("minute", 60), ("hour", 3600), ("day", 86_400)])
+async def test_sums_over_time_weigh_what_a_row_stands_for(store, stretch, unit, seconds):
+    """By minute, hour and day in UTC: a row that is an average counts as often as it stands for."""
+    points = [(0, 7, 10.0), (1, 7, 20.0, 18.0, 25.0, 3), (2, 8, 5.0), (seconds, 7, 1.0)]
+    await store.store(stretch([(0, seconds + 1)], points))
+    rows = await store.pool.fetch(
+        f"SELECT id_container_data_latest AS dataset, value, min_value, max_value, count, time "  # noqa: S608
+        f"FROM bace.datapoints_by_{unit} WHERE id_data_session = $1 ORDER BY time, 1",
+        UUID(int=1),
+    )
+    assert [(row["dataset"].int, *row[1:5]) for row in rows] == [
+        (7, 17.5, 10.0, 25.0, 4),
+        (8, 5.0, 5.0, 5.0, 1),
+        (7, 1.0, 1.0, 1.0, 1),
+    ]
+    assert rows[2]["time"] - rows[0]["time"] == timedelta(seconds=seconds)
+
+
 async def test_everything_says_what_it_is(store):
     """Every table and every view of the schema has a comment."""
     without = await store.values(
