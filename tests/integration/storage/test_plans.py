@@ -63,6 +63,10 @@ QUESTIONS = {
         SELECT time, value FROM beddit.samples_between(
             {USER}, {LAST}, 'normal', to_timestamp({LAST + 100}), to_timestamp({LAST + 110}))
     """,
+    "one night's raw signal by its date": f"""
+        SELECT p.time, p.value FROM beddit.sessions s JOIN beddit.samples p USING (user_id, session_id)
+        WHERE user_id = {USER} AND s.night = to_timestamp({LAST})::date AND p.track = 'normal'
+    """,
     "one device's last day": f"""
         SELECT time, value FROM bace.datapoints
         WHERE source_device = md5('device7')::uuid AND time >= to_timestamp({LAST})
@@ -79,6 +83,19 @@ QUESTIONS = {
         WHERE user_id = {USER} AND night > to_timestamp({LAST - 365 * DAY})::date ORDER BY night
     """,
 }
+UNPACKED = {
+    "all of it": "SELECT sum(value) FROM beddit.samples",
+    "by minute": "SELECT date_trunc('minute', time), avg(value) FROM beddit.samples GROUP BY 1",
+    "in order": "SELECT index, value FROM beddit.samples ORDER BY value",
+    "a stretch": f"""
+        SELECT index, value FROM beddit.samples_between(
+            {USER}, {LAST}, 'normal', to_timestamp({LAST}), to_timestamp({LAST + 100})) ORDER BY value
+    """,
+}
+KEEPING = ("Aggregate", "Sort", "Incremental Sort")
+NARROW = 100
+"""Bytes that a row that is sorted or grouped may have; an array here has 144, one of 14 s 3,944."""
+
 LARGE = {"track_arrays": 2, "sample_chunks": 130, "datapoint_rows": 6_500}
 """How many rows an answer may look at; the tables have 32,000, 24,400 and 320,000."""
 
@@ -115,6 +132,19 @@ async def test_questions_are_answered_without_reading_everything(full):
         for table, rows in looked_at.items():
             assert rows <= LARGE[table], f"{what}: {rows:,.0f} rows of {table} were read\n{text}"
         assert sum(looked_at.values()) or what.startswith("nightly"), what
+
+
+async def test_samples_are_unpacked_as_they_are_read(full):
+    """Arrays are not written down before their samples are read, nor sorted or grouped with each of them."""
+    for what, question in UNPACKED.items():
+        (text,) = await full.values(f"EXPLAIN (FORMAT json) {question}")
+        (explained,) = json.loads(text)
+        found = list(nodes(explained["Plan"]))
+        kinds = [node["Node Type"] for node in found]
+        assert "ProjectSet" in kinds, f"{what}\n{text}"
+        assert "Function Scan" not in kinds, f"{what}\n{text}"
+        kept = [below for node in found if node["Node Type"] in KEEPING for below in node["Plans"]]
+        assert all(node["Plan Width"] <= NARROW for node in kept), f"{what}\n{text}"
 
 
 async def table_of(store, scan):
