@@ -24,17 +24,18 @@ from sync.model import ColumnValues, PgType, Rows, Table
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)  # the signature, no flags, no extension
 _TRAILER = struct.pack(">h", -1)
 _PIECE = 2 << 20  # bytes
-_FEW = 64  # rows
+_FEW = 128  # rows
 _SHORT = 256  # bytes
 _JSONB_VERSION = b"\x01"
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Payloads: TypeAlias = "list[bytes | bytearray]"
+Piece: TypeAlias = "bytes | memoryview"
 Fixed: TypeAlias = "tuple[Any, Array | int | _Items]"
 """How it looks on the wire (a numpy type), and its value in every row."""
 
 
-def encode(rows: Iterable[Rows]) -> Iterator[bytes]:
+def encode(rows: Iterable[Rows]) -> Iterator[Piece]:
     """Encode rows of one table as a whole COPY stream.
 
     Args:
@@ -182,10 +183,10 @@ def _records(cells: Sequence[Fixed], count: int) -> Array:
     return records
 
 
-def _interleave(parts: list[Array | Payloads]) -> bytes:
-    """Join parts row by row."""
+def _interleave(parts: list[Array | Payloads]) -> Piece:
+    """Join parts row by row; records alone are as they are, for a copy of all would be felt."""
     if len(parts) == 1 and isinstance(parts[0], np.ndarray):
-        return parts[0].tobytes()
+        return parts[0].view(np.uint8).data
     return b"".join(chain.from_iterable(_row_by_row(parts)))
 
 

@@ -9,7 +9,7 @@ from typing import Final
 import asyncpg
 
 from sync.model import Rows
-from sync.storage.copy import encode
+from sync.storage.copy import Piece, encode
 
 LARGE: Final = 1 << 18
 """Bytes of a piece from which on it pays to encode the next one in a thread."""
@@ -32,7 +32,7 @@ async def copy_rows(connection: asyncpg.Connection, rows: Sequence[Rows]) -> Non
     )
 
 
-async def _pieces(encoded: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _pieces(encoded: Iterator[Piece]) -> AsyncIterator[Piece]:
     """The pieces in order; behind a large one, each is encoded while PostgreSQL takes the one before."""
     for piece in encoded:
         if len(piece) < LARGE:
@@ -51,5 +51,5 @@ async def _pieces(encoded: Iterator[bytes]) -> AsyncIterator[bytes]:
             following.exception()
 
 
-def _next(encoded: Iterator[bytes]) -> asyncio.Task[bytes]:
+def _next(encoded: Iterator[Piece]) -> asyncio.Task[Piece]:
     return asyncio.create_task(asyncio.to_thread(next, encoded, b""))

@@ -19,6 +19,7 @@ import numpy as np
 
 from sync.model import PAYLOAD_LIMIT, Record, Reject, Rows, kind, storable
 from sync.sources.beddit.items import EARLIEST, LATEST, Items, read_items
+from sync.sources.beddit.paging import Seen
 from sync.sources.beddit.summary import Summary, summarise
 from sync.sources.beddit.tables import SESSIONS, TRACK_ARRAYS, TRACK_DECLARATIONS
 from sync.sources.beddit.values import (
@@ -71,6 +72,12 @@ class DecodedSession:
     read: int = 1
     rejected_id: int | None = None
 
+    @property
+    def seen(self) -> Seen:
+        """The session's place in its answer."""
+        row = self.record.row if self.record is not None else {"session_id": None, "updated": None}
+        return Seen(row["session_id"], row["updated"])
+
 
 def decode_session(element: bytes, user_id: int) -> DecodedSession:
     """Decode one session.
@@ -90,6 +97,15 @@ def decode_session(element: bytes, user_id: int) -> DecodedSession:
         return _rejected_whole(element, user_id, f"a session is not valid JSON: {one_line(error)}")
 
 
+def identify(element: bytes, user_id: int) -> Seen:
+    """Which session an element is, and of which version, if it can be understood; its tracks are not."""
+    try:
+        fields = members(utf8(element))
+        return _Session(fields, user_id).seen if isinstance(fields, dict) else Seen(None, None)
+    except (_UnusableError, ValueError, RecursionError):
+        return Seen(None, None)
+
+
 class _UnusableError(Exception):
     """A session lacks what its key or its place in time is made of."""
 
@@ -107,6 +123,10 @@ class _Session:
         self._start = self._required_start()
         self._id = self._required_id()
         self._key = f"{user_id}/{self._id}"
+
+    @property
+    def seen(self) -> Seen:
+        return Seen(self._id, self._number("updated", EARLIEST, LATEST))
 
     def decode(self) -> DecodedSession:
         end = self._number("end_timestamp", EARLIEST, LATEST)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from sync.errors import SyncError
 from sync.model import Batch, StreamKey, Update
 from sync.sources.beddit.addresses import AddressBook, Version
 from sync.sources.beddit.client import Answer, BedditClient
-from sync.sources.beddit.decode import DecodedSession, decode_session
+from sync.sources.beddit.decode import DecodedSession, decode_session, identify
 from sync.sources.beddit.items import EARLIEST, LATEST
 from sync.sources.beddit.paging import Seen
 from sync.sources.beddit.settings import BedditSettings
@@ -47,6 +48,18 @@ class AccountContext:
         """The vendor's time, which its stamps are made of; ours where it does not say."""
         return self.clock() if server_time is None else server_time.astimezone(UTC).timestamp()
 
+    async def seen_in(
+        self, question: AbstractAsyncContextManager[Answer], known: Collection[Seen]
+    ) -> list[Seen]:
+        """Which sessions an answer holds, where most are known: those are not decoded, which takes long."""
+        ids = {row.session_id for row in known}
+        async with question as answer:
+            return [self._seen(element, ids) async for element in answer.elements()]
+
+    def _seen(self, element: bytes, known: Collection[int | None]) -> Seen:
+        seen = identify(element, self.user_id)
+        return seen if seen.session_id in known else decode_session(element, self.user_id).seen
+
 
 @dataclass(slots=True)
 class AccountUnit:
@@ -80,8 +93,8 @@ class Reading:
         """Ask; the answer's sessions come in batches of about ``batch_bytes``, without progress."""
         async with question as answer:
             self.answered_at = self.context.seconds(answer.server_time)
-            async with aclosing(self._batches(answer)) as batches:
-                yield batches
+            async with aclosing(self._batches(answer)) as batches, aclosing(_one_ahead(batches)) as ahead:
+                yield ahead
 
     async def _batches(self, answer: Answer) -> AsyncGenerator[Batch, None]:
         decoded: list[DecodedSession] = []
@@ -102,14 +115,13 @@ class Reading:
 
     def _decode(self, element: bytes) -> DecodedSession:
         decoded = decode_session(element, self.context.user_id)
+        self.seen.append(decoded.seen)
         if decoded.record is None:
-            self.seen.append(Seen(None, None))
             self._rejected(decoded.rejected_id)
         else:
             row = decoded.record.row
             if any(reject.counts for reject in decoded.rejects):
                 self._rejected(row["session_id"])
-            self.seen.append(Seen(row["session_id"], row["updated"]))
             version = Version(row["updated"], row["digest"])
             self.context.addresses.note(row["session_id"], version, decoded.addresses)
         return decoded
@@ -129,6 +141,24 @@ class Reading:
             rejects=tuple(reject for part in decoded if part.record is None for reject in part.rejects),
             read=sum(part.read for part in decoded),
         )
+
+
+async def _one_ahead(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+    """The same batches; each is made while the one before is committed, so that the network need not wait."""
+
+    async def following() -> Batch | None:
+        return await anext(batches, None)
+
+    coming = asyncio.create_task(following())
+    try:
+        while (batch := await coming) is not None:
+            coming = asyncio.create_task(following())
+            yield batch
+    finally:
+        coming.cancel()
+        await asyncio.wait({coming})
+        if not coming.cancelled():
+            coming.exception()  # whoever stops early does not want to know
 
 
 def _mentions(decoded: DecodedSession) -> Iterator[Update]:

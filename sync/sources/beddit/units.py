@@ -288,12 +288,9 @@ class Window(AccountUnit):
         pieces = bisected(asked, [row.session_id for row in whole.seen])
         longest = 0
         for piece in pieces:
-            reading = Reading(self.context)
-            async with reading.of(client.started_in(piece, timedelta())) as batches:
-                async for _ in batches:
-                    pass
-            longest = max(longest, len(reading.seen))
-            if adds(reading.seen, whole.seen, whole.answered_at):
+            seen = await self.context.seen_in(client.started_in(piece, timedelta()), whole.seen)
+            longest = max(longest, len(seen))
+            if adds(seen, whole.seen, whole.answered_at):
                 lengths.settle(count, cut=True)
                 break
         else:

@@ -14,6 +14,7 @@ from sync.model import storable
 
 # In raw JSON text the slashes and the question mark may be escaped.
 _SIGNED_ADDRESS = re.compile(r"(https?:(?:\\?/){2}[^\s?\"]+?)(?:\?|\\u003f)[^\s\"]*", re.IGNORECASE)
+_OPENS_ARRAY = re.compile(rb"\s*\[")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -68,7 +69,7 @@ def plain(raw: Any) -> Any:
 
 def is_array(raw: Any) -> bool:
     """Whether a value is an array, without decoding it."""
-    return isinstance(raw, list) or (isinstance(raw, msgspec.Raw) and bytes(raw).lstrip()[:1] == b"[")
+    return isinstance(raw, list) or (isinstance(raw, msgspec.Raw) and _OPENS_ARRAY.match(raw) is not None)
 
 
 def _integer(digits: str) -> int | float:

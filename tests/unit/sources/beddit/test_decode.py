@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sync.sources.beddit.decode import MOST_REJECTS, DecodedSession, decode_session
+from sync.sources.beddit.decode import MOST_REJECTS, DecodedSession, decode_session, identify
 from sync.sources.beddit.items import SLICE
 from sync.storage.copy import encode
 
@@ -134,6 +134,7 @@ def assert_sound(element: bytes) -> DecodedSession:
     assert decoded.record is not None or counting == 1
     stored = 0
     if decoded.record is not None:
+        assert identify(element, USER) == decoded.seen
         rows = tracks(decoded).values()
         stored = sum(len(track["offsets"]) for track in rows)
         assert len(rows) == len(details(decoded, "beddit.track_arrays"))
