@@ -157,7 +157,6 @@ def _character_pattern(character: str) -> str:
     utf16 = character.encode("utf-16-be", "surrogatepass")
     units = (utf16[place : place + 2].hex() for place in range(0, len(utf16), 2))
     forms = [
-        f"{_BACKSLASH}{{0,8}}{re.escape(character)}",
         "".join(f"{_BACKSLASH}{{0,8}}%(?:25)*(?i:{byte:02x})" for byte in data),  # URL-quoted
         "".join(f"{_BACKSLASHES}u(?i:{unit})" for unit in units),  # JSON
         "".join(f"{_BACKSLASHES}x(?i:{byte:02x})" for byte in data),  # Python, bytes
@@ -167,6 +166,7 @@ def _character_pattern(character: str) -> str:
         forms.append(_BACKSLASHES + _LETTER_ESCAPES[character])
     if character == " ":
         forms += (r"\+", "%(?:25)*2[Bb]")
+    forms.append(f"{_BACKSLASH}{{0,8}}{re.escape(character)}")  # last: %25 is more of a secret than its %
     return f"(?:{'|'.join(forms)})"
 
 
