@@ -19,6 +19,9 @@ Pool: TypeAlias = asyncpg.Pool
 OLDEST_SERVER = 15
 CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 3.0
+SEND_BUFFER = 2 << 20
+"""Bytes: a piece of a COPY goes to the kernel as a whole, and no part of it waits in a copy of its own."""
+
 SILENCE_S = 30
 """How long a network may swallow what is sent before the connection counts as lost."""
 
@@ -44,7 +47,7 @@ async def open_pool(
             dsn,
             min_size=0,  # opened when needed; a pool that keeps some reports each attempt of an outage
             max_size=size,
-            init=notice_silence,
+            init=prepare,
             reset=_nothing,  # we change nothing about a connection; that would be a round trip every time
             timeout=CONNECT_TIMEOUT_S,
             command_timeout=statement_timeout_s + 30,
@@ -67,12 +70,20 @@ async def open_pool(
         await _close(pool)
 
 
-async def notice_silence(connection: asyncpg.Connection) -> None:
-    """Have the kernel end a connection whose other side is gone without a word."""
+async def prepare(connection: asyncpg.Connection) -> None:
+    """Tell the kernel what the connection is for."""
     transport = getattr(connection, "_transport", None)  # asyncpg has no public way to the socket
     end = transport and transport.get_extra_info("socket")
-    if end is None or end.family == socket.AF_UNIX:
+    if end is None:
         return
+    if end.family == socket.AF_UNIX:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # TCP's grows by itself
+    else:
+        _notice_silence(end)
+
+
+def _notice_silence(end: socket.socket) -> None:
+    """Have the kernel end a connection whose other side is gone without a word."""
     end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (
         ("TCP_KEEPIDLE", SILENCE_S // 3),

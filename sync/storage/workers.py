@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 
 from sync.errors import LeaseLost, StorageUnavailable
-from sync.storage.database import CONNECT_TIMEOUT_S, connecting, notice_silence
+from sync.storage.database import CONNECT_TIMEOUT_S, connecting, prepare
 from sync.storage.failures import translated
 
 log = structlog.get_logger(__name__)
@@ -158,7 +158,7 @@ class PostgresWorker:
                         "lock_timeout": f"{self._patience_ms}ms",
                     },
                 )
-            await notice_silence(self._connection)
+            await prepare(self._connection)
             if self.number:
                 with translated():
                     await self._call_ourselves(self._connection)
