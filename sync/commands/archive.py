@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from sync.app import open_app
+from sync.app.work import open_app
 from sync.commands.emulate import read_saved
 from sync.config import Beddit, BedditAccount, Settings
 from sync.emulators.beddit import Archive, BedditCloud, FileNote, SavedSession

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import UUID
 
-from sync.app import USER_AGENT, bace_settings, choose, limits, refused_accounts
+from sync.app.accounts import choose
+from sync.app.sources import USER_AGENT, bace_settings, limits
+from sync.app.warehouse import refused_accounts
 from sync.config import Settings
 from sync.errors import (
     AuthenticationError,

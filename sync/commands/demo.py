@@ -13,7 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from sync.app import embedded_in, open_app
+from sync.app.warehouse import embedded_in
+from sync.app.work import open_app
 from sync.commands.emulated import CONFIG, emulated_settings, lively_fleet, write_config
 from sync.config import Settings
 from sync.emulators.bace import BaceCloud

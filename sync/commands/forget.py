@@ -14,15 +14,10 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 
-from sync.app import (
-    bace_settings,
-    by_login,
-    by_user,
-    configured_accounts,
-    open_app,
-    open_forgetting,
-    spool_folder,
-)
+from sync.app.accounts import by_login, by_user, configured_accounts
+from sync.app.sources import bace_settings, spool_folder
+from sync.app.warehouse import open_forgetting
+from sync.app.work import open_app
 from sync.config import Settings
 from sync.errors import ConfigurationError
 from sync.observe.display import Counts, plural

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sync.app import open_app
+from sync.app.work import open_app
 from sync.config import Settings
 from sync.model import VERIFICATION, Extent, Pass, RunOutcome, StreamKey, Task
 from sync.observe.logging import Redactor

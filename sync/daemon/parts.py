@@ -13,7 +13,8 @@ from typing import Any, Final, NoReturn
 
 import structlog
 
-from sync.app import App, choose, clouds, configured_accounts, fresh_since, open_app
+from sync.app.accounts import choose, clouds, configured_accounts, fresh_since
+from sync.app.work import App, open_app
 from sync.config import NEVER, NOWHERE, Cloud, Settings
 from sync.daemon.dispatcher import Dispatcher, Work
 from sync.daemon.notify import Notifier

@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from sync.app import clouds
+from sync.app.accounts import clouds
 from sync.config import Settings
 from sync.daemon.notify import Notifier
 from sync.daemon.parts import Parts, jobs

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
-import numpy as np
-
 from sync.model.table import Head, Series, Table
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ColumnValues: TypeAlias = "np.ndarray[Any, Any] | Sequence[Any]"
 

@@ -229,7 +229,10 @@ def serve(clock: Path, orders: Any, answers: Any) -> None:
     """Fork a process for each order, until there are no more."""
     offset = TimeOfDay(clock)
     time.time = offset
-    import sync.cli  # noqa: F401, PLC0415 - so that what is forked has it, and with the campaign's time
+    # So that what is forked has it, and with the campaign's time.
+    import sync.app.work  # noqa: PLC0415
+    import sync.cli  # noqa: PLC0415
+    import sync.daemon  # noqa: F401, PLC0415
 
     def say(what: Mapping[str, Any]) -> None:
         answers.write(json.dumps(what) + "\n")

@@ -89,7 +89,11 @@ def install(loop: asyncio.AbstractEventLoop) -> None:
     ) -> asyncio.Task[Any]:
         context = options.get("context")
         puppet = _puppet.get() if context is None else context.get(_puppet)
-        return asyncio.Task(work if puppet is None else _stepped(puppet, work), loop=loop, **options)
+        if puppet is None:
+            return asyncio.Task(work, loop=loop, **options)
+        task = asyncio.Task(_stepped(puppet, work), loop=loop, **options)
+        task.add_done_callback(lambda _: work.close())  # one that is cancelled at once does not begin it
+        return task
 
     loop.set_task_factory(make)  # type: ignore[arg-type] - typeshed's task factory takes no options
 

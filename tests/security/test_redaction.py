@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
@@ -15,7 +14,8 @@ from sync.config import Settings
 from sync.emulators.bace import BaceCloud, DataSession, Dataset, identifier
 from sync.emulators.bace import Fault as BaceFault
 from sync.emulators.beddit import BedditCloud, Fault, Request
-from tests.integration.daemon.conftest import IMPATIENT, ROOT, until
+from tests.integration import forks
+from tests.integration.daemon.conftest import IMPATIENT, until
 
 TOKEN = "beddit-token-0123456789abcdef"
 CLIENT_SECRET = "bace-client-secret-0123456789"
@@ -152,14 +152,10 @@ async def test_a_daemon_that_is_told_its_secrets(house: Any) -> None:
 
 
 async def _output(config: Any, *arguments: str) -> str:
-    handle = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sync", "--config", str(config), *arguments),
+    handle = await forks.start(
+        *("--config", str(config), *arguments),
         cwd=config.parent,
-        env={k: v for k, v in os.environ.items() if not k.startswith("NIGHTSHIFT_")}
-        | {"PYTHONPATH": str(ROOT)},
+        env={k: v for k, v in os.environ.items() if not k.startswith("NIGHTSHIFT_")},
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(handle.communicate(), 60)
-    return out.decode()
+    return b"".join(await asyncio.wait_for(handle.communicate(), 60)).decode()

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from sync.app import open_sources, refused_accounts
+from sync.app.sources import open_sources
+from sync.app.warehouse import refused_accounts
 from sync.commands.check.clocks import compare_clocks
 from sync.commands.check.finding import Finding, note
 from sync.config import Settings

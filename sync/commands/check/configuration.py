@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from sync.app import clouds, configured_accounts
+from sync.app.accounts import clouds, configured_accounts
 from sync.commands.check.finding import Finding, note
 from sync.config import NEVER, NOWHERE, Settings
 from sync.errors import SyncError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from sync.app import embedded_in, open_dsn
+from sync.app.warehouse import embedded_in, open_dsn
 from sync.commands.check.clocks import compare_clocks
 from sync.commands.check.finding import Finding, note
 from sync.config import Settings

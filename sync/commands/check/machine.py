@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from sync.app import spool_folder
+from sync.app.sources import spool_folder
 from sync.commands.check.finding import Finding, note
 from sync.config import PREFIX, Settings
 from sync.observe.display import plural

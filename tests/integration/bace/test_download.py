@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sync.emulators.bace import HTML_PAGE, Account, BaceCloud, Behaviour, Fault, Fleet
+from tests.integration import forks
 
 NOWHERE = "00000000-0000-4000-8000-000000000000"
 
@@ -55,12 +55,12 @@ def nightshift(cloud, tmp_path) -> Nightshift:
             lines.append(f"username = '{account.username}'\npassword = '{account.password}'")
         config = tmp_path / "nightshift.toml"
         config.write_text(f"state_dir = '{tmp_path / 'state'}'\n" + "\n".join(lines))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sync", "--config", str(config), "bace", "download-csv", *arguments),
+        process = await forks.start(
+            *("--config", str(config), "bace", "download-csv", *arguments),
             cwd=folder,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "1000"},
+            env=os.environ | {"COLUMNS": "1000"},
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=stdout,
-            stderr=asyncio.subprocess.PIPE,
         )
         out, err = await process.communicate()
         assert process.returncode is not None

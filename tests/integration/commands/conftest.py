@@ -19,9 +19,11 @@ import pytest
 from sync.cli import main
 from sync.emulators.bace import BaceCloud
 from sync.emulators.beddit import BedditCloud
+from tests.integration import forks
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 60
+MODULE = [sys.executable, "-m", "sync"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class CommandLine:
 
     folder: Path
     environment: dict[str, str]
-    program: list[str] = field(default_factory=lambda: [sys.executable, "-m", "sync"])
+    program: list[str] = field(default_factory=lambda: [*MODULE])
     _started: list[Process] = field(default_factory=list)
 
     @property
@@ -76,18 +78,21 @@ class CommandLine:
 
     async def start(self, *arguments: str, cwd: Path | None = None, **variables: str) -> Process:
         """Start a command and let it run."""
-        process = Process(
-            await asyncio.create_subprocess_exec(
+        place, environment = cwd or self.folder, self.environment | variables
+        if self.program == MODULE:
+            handle = await forks.start(*arguments, cwd=place, env=environment)
+        else:
+            handle = await asyncio.create_subprocess_exec(
                 *self.program,
                 *arguments,
-                cwd=cwd or self.folder,
-                env=self.environment | variables,
+                cwd=place,
+                env=environment,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                limit=2**24,
+                limit=forks.LIMIT,
             )
-        )
+        process = Process(handle)
         self._started.append(process)
         return process
 

@@ -76,10 +76,11 @@ def test_version_needs_no_command(call):
 
 
 async def test_the_console_command_is_the_module(nightshift):
-    """`nightshift` and `python -m sync` do the same."""
-    by_module = await nightshift.succeed("config")
+    """`nightshift` and `python -m sync` do the same, and so does what is forked for the tests."""
+    forked = await nightshift.succeed("config")
+    by_module = await nightshift.succeed("config", PYTHONUNBUFFERED="1")  # which takes an interpreter's start
     nightshift.program = [str(Path(sys.executable).with_name("nightshift"))]
-    assert (await nightshift.succeed("config")).out == by_module.out
+    assert (await nightshift.succeed("config")).out == by_module.out == forked.out
 
 
 # --- configuration --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import stat
 
 import pytest
 
-from sync.app import clouds
+from sync.app.accounts import clouds
 from sync.commands.emulate import Switches, parse_switches
 from sync.commands.emulated import lively_fleet
 from sync.config import load

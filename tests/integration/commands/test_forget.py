@@ -13,6 +13,7 @@ import pytest
 
 from sync.emulators.bace import BaceCloud, Fleet
 from sync.emulators.beddit import BedditCloud, Study
+from tests.integration import forks
 
 PAIR = Study(users=(1001, 1002), nights=2, hours=0.1)
 NIGHTS = "SELECT user_id, count(*) FROM beddit.sessions GROUP BY user_id ORDER BY user_id"
@@ -50,15 +51,7 @@ async def at_a_terminal(nightshift, *arguments, typed):
     """Run a command whose standard input is a terminal, at which something is typed."""
     ours, theirs = pty.openpty()
     os.write(ours, typed.encode() + b"\n")
-    process = await asyncio.create_subprocess_exec(
-        *nightshift.program,
-        *arguments,
-        cwd=nightshift.folder,
-        env=nightshift.environment,
-        stdin=theirs,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await forks.start(*arguments, cwd=nightshift.folder, env=nightshift.environment, stdin=theirs)
     os.close(theirs)
     try:
         out, err = await asyncio.wait_for(process.communicate(), 60)

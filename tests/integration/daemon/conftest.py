@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from sync.sources.bace.settings import BaceSettings
 from sync.sources.beddit.settings import Account, BedditSettings
 from sync.storage.database import open_pool
 from sync.storage.progress import PostgresWarehouse
+from tests.integration import forks
 from tests.integration.bace.conftest import Pipeline as BacePipeline
 from tests.integration.beddit.conftest import Pipeline as BedditPipeline
 
@@ -191,15 +193,22 @@ class House:
     ) -> Daemon:
         """Start a process, ``run`` if nothing else is said; a daemon is waited for until it has started."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("NIGHTSHIFT_", "NOTIFY_"))}
-        handle = await asyncio.create_subprocess_exec(
-            *(sys.executable, *program, "--config", str(path), *(arguments or ("run",))),
-            cwd=self.folder,
-            env=environment | {"PYTHONPATH": str(ROOT)} | variables,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            limit=2**24,
-        )
+        environment |= {"PYTHONPATH": str(ROOT)} | variables
+        typed = ("--config", str(path), *(arguments or ("run",)))
+        if program == PROGRAM:
+            handle = await forks.start(
+                *typed, cwd=self.folder, env=environment, stdin=DEVNULL, stdout=DEVNULL
+            )
+        else:
+            handle = await asyncio.create_subprocess_exec(
+                *(sys.executable, *program, *typed),
+                cwd=self.folder,
+                env=environment,
+                stdin=DEVNULL,
+                stdout=DEVNULL,
+                stderr=PIPE,
+                limit=forks.LIMIT,
+            )
         daemon = Daemon(handle)
         daemon.reader = asyncio.create_task(daemon.listen())
         self.started.append(daemon)

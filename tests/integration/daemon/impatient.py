@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from sync import app
+from sync.app import sources
 from sync.cli import main
 
-_limits = app.limits
+_limits = sources.limits
 
 
 def _impatient(cloud: Any) -> Any:
@@ -16,5 +16,5 @@ def _impatient(cloud: Any) -> Any:
 
 
 if __name__ == "__main__":
-    app.limits = _impatient
+    sources.limits = _impatient
     main()

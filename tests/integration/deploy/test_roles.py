@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -20,6 +18,7 @@ from sync.emulators.bace import BaceCloud, Fleet
 from sync.emulators.beddit import BedditCloud, Study
 from sync.storage.embedded import EmbeddedPostgres, psql_path
 from sync.storage.embedded.binaries import Binaries
+from tests.integration import forks
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "config" / "postgresql" / "role.sql"
@@ -97,14 +96,8 @@ class Cluster:
             "PGPASSWORD": self.password(role),
             **variables,
         }
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "sync", *arguments),
-            cwd=ROOT,
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        said, _ = await process.communicate()
+        process = await forks.start(*arguments, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
+        said = b"".join(await process.communicate())
         assert process.returncode is not None
         return process.returncode, said.decode()
 

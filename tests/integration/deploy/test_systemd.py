@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sync import config
-from sync.cli import MISCONFIGURED
+from sync.cli.running import MISCONFIGURED
 from sync.config import Daemon
 
 ROOT = Path(__file__).parents[3]
