@@ -39,6 +39,7 @@ MARGIN: Final = 60_000
 GOAL: Final = Goal(most=1.10)
 LATENCIES_MS: Final = (0, 20, 100)
 NOTE: Final = "Requests for data, what it costs to learn the server's interval lengths included."
+LATENCY: Final = "What latency explains: all requests, had they always been as many at once as are allowed."
 EMPTY: Final = """
     TRUNCATE bace.session_records, bace.session_access, bace.session_loads, bace.session_checks,
              bace.datapoint_rows, sync.stream_state, sync.knowledge
@@ -94,7 +95,7 @@ async def _requests(bench: Bench, dsn: str) -> Sequence[Line]:
 async def _speeds(bench: Bench, dsn: str) -> Sequence[Line]:
     fleet = sized(FLEETS["mixed devices"], bench.size.sessions)
     rates: dict[int, float] = {}
-    shares: dict[int, float] = {}
+    beside: dict[int, str] = {}
     for latency in LATENCIES_MS:
         async with connected(dsn) as connection, bace(fleet, latency_s=latency / 1000) as cloud:
             await connection.execute(EMPTY)
@@ -102,14 +103,20 @@ async def _speeds(bench: Bench, dsn: str) -> Sequence[Line]:
             spent, _ = await nightshift(config, "once")
             rows = await connection.fetchval("SELECT count(*) FROM bace.datapoint_rows")
             rates[latency] = rows / spent.seconds
-            shares[latency] = (await cloud.served()).cpu_s / spent.seconds
+            served = await cloud.served()
+            waiting = sum(served.requests.values()) * latency / 1000 / Limits().concurrency
+            beside[latency] = (
+                f"no latency; the cloud's process worked {served.cpu_s / spent.seconds:.0%},"
+                f" latency explains {waiting / spent.seconds:.0%}"
+            )
     return [
         Line(
             what=f"datapoints, {latency} ms of latency",
             value=rate / 1000,
             unit="k/s",
             ratio=rate / rates[0],
-            beside=f"no latency; the cloud's process worked {shares[latency]:.0%}",
+            beside=beside[latency],
+            note=LATENCY,
         )
         for latency, rate in rates.items()
     ]

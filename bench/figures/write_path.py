@@ -24,7 +24,8 @@ from bench.nights import USER, Series, Template
 from bench.report import Goal, Line
 from bench.warehouse import Bench, connected, copied, export
 from sync.model import Batch, Interval, Record, Rows, StreamKey, Stretch, Task
-from sync.sources.bace.tables import DATAPOINTS
+from sync.sources.bace.gathering import MOST_ROWS, together
+from sync.sources.bace.tables import DATAPOINTS, SAMPLES
 from sync.sources.beddit.blob import DueBlob, decode_blob
 from sync.sources.beddit.decode import decode_session
 from sync.sources.beddit.settings import BedditSettings
@@ -35,10 +36,12 @@ from sync.storage.sink import PostgresSink
 GOAL: Final = Goal(least=0.85)
 MOST_NIGHTS: Final = 100
 MOST_BLOBS: Final = 12
-STRETCHES: Final = 200
+COMMITS: Final = 20
 BATCH_BYTES: Final = BedditSettings("", {}, Path()).batch_bytes
-PER_STRETCH: Final = 1_000
-"""Rows of a BACE answer: a page, which is committed with what it proves."""
+PAGE: Final = 1_000
+"""Rows of a BACE answer."""
+DATASETS: Final = 5
+"""Of a BACE session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,32 +186,41 @@ def _sha256(path: Path) -> bytes:
 
 
 def _datapoints(bench: Bench) -> Load:
-    """BACE's narrow rows, a page of one session a batch."""
-    stretches = max(10, STRETCHES * bench.size.nights // 200)
+    """BACE's narrow rows: pages of a session, gathered as the program gathers them."""
+    commits = max(2, COMMITS * bench.size.nights // 200)
+    pages = MOST_ROWS // PAGE
     return Load(
         what="BACE datapoints",
         unit="rows",
-        count=stretches * PER_STRETCH,
+        count=commits * pages * PAGE,
         table="bace.datapoint_rows",
         emptied="bace.session_loads",
-        batches=lambda: [_page(number) for number in range(stretches)],
+        batches=lambda: [
+            together([_page(commit * pages + number, UUID(int=1 + commit)) for number in range(pages)])
+            for commit in range(commits)
+        ],
     )
 
 
-def _page(number: int) -> Batch:
-    times = np.arange(number * PER_STRETCH, (number + 1) * PER_STRETCH) * 1_000_000 + 1_700_000_000_000_000
-    instants = times.astype("M8[us]")
+def _page(number: int, session: UUID) -> Batch:
+    """Samples of a session, one a second, of a few datasets in turns."""
+    places = np.arange(number * PAGE, (number + 1) * PAGE)
+    instants = (places * 1_000_000 + 1_700_000_000_000_000).astype("M8[us]")
     first, last = (instants[place].astype("M8[ms]").item() for place in (0, -1))
     span = Interval(_utc(first), _utc(last) + timedelta(seconds=1))
-    session, dataset = UUID(int=1 + number // 50), UUID(int=7)
-    nothing = [None] * PER_STRETCH
-    values = np.linspace(40.0, 80.0, PER_STRETCH)
-    columns = (instants, [session] * PER_STRETCH, [dataset] * PER_STRETCH, values, nothing, nothing, nothing)
-    rows = Rows(DATAPOINTS.table, columns)
+    datasets = np.frombuffer(b"".join(UUID(int=7 + number).bytes for number in range(DATASETS)), "V16")
+    values = np.linspace(40.0, 80.0, PAGE)
+    columns = (instants, np.full(PAGE, np.void(session.bytes)), datasets[places % DATASETS], values)
     stretch = Stretch(
-        series=DATAPOINTS, key=session, part=0, datasets=None, replaced=(span,), rows=rows, covered=(span,)
+        series=DATAPOINTS,
+        key=session,
+        part=0,
+        datasets=None,
+        replaced=(span,),
+        rows=Rows(SAMPLES, columns),
+        covered=(span,),
     )
-    return Batch(STREAM, stretches=(stretch,), read=PER_STRETCH)
+    return Batch(STREAM, stretches=(stretch,), read=PAGE)
 
 
 def _utc(naive: datetime) -> datetime:

@@ -15,7 +15,7 @@ from sync.model.batch import (
     Update,
     Verified,
 )
-from sync.model.intervals import gaps, length, union
+from sync.model.intervals import difference, gaps, length, union
 from sync.model.run import RunOutcome, StreamState, Tally, Task, Traffic
 from sync.model.survey import StreamSurvey, Survey
 from sync.model.table import Head, PgType, Series, Table
@@ -52,6 +52,7 @@ __all__ = [
     "Traffic",
     "Update",
     "Verified",
+    "difference",
     "gaps",
     "json_text",
     "kind",

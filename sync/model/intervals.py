@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from sync.model.batch import Interval
@@ -35,6 +35,11 @@ def union(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
         else:
             merged.append(part)
     return tuple(merged)
+
+
+def difference(intervals: Iterable[Interval], covered: Sequence[Interval]) -> tuple[Interval, ...]:
+    """What of some intervals others leave over."""
+    return tuple(part for interval in intervals for part in gaps(interval, covered))
 
 
 def length(intervals: Iterable[Interval]) -> timedelta:

@@ -167,6 +167,12 @@ def recount_load(series: Series) -> str:
 
 
 @lru_cache
+def holds_any(series: Series) -> str:
+    """Whether a record has a row in an interval, of whatever data set."""
+    return f"SELECT EXISTS (SELECT FROM {series.table.name} {_between(series)})"
+
+
+@lru_cache
 def select_stretch(series: Series) -> str:
     """Read the rows of some data sets of a record in an interval."""
     return f"SELECT {', '.join(series.table.column_names)} FROM {series.table.name} {_within(series)}"
@@ -179,10 +185,11 @@ def delete_stretch(series: Series) -> str:
 
 
 def _within(series: Series) -> str:
-    return f"""
-        WHERE {series.key} = $1 AND {series.time} >= $2 AND {series.time} < $3
-          AND {series.part_of} = ANY ($4)
-    """
+    return f"{_between(series)} AND {series.part_of} = ANY ($4)"
+
+
+def _between(series: Series) -> str:
+    return f"WHERE {series.key} = $1 AND {series.time} >= $2 AND {series.time} < $3"
 
 
 def _unnest(head: Head) -> str:

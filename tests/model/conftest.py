@@ -9,15 +9,21 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from sync.sources.bace import gathering
 from tests.integration.conftest import _execute, _new_name, _with_database, server, session_folder, template
 from tests.model.house import House
 
 __all__ = ["house", "server", "session_folder", "template"]
 
 
+FEW_ROWS = 5
+"""Of a BACE session, in one commit: sessions are small here, and shall take several."""
+
+
 @pytest.fixture
-def house(server: str, template: str) -> Iterator[House]:
+def house(server: str, template: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
     """A silent house with a database of its own."""
+    monkeypatch.setattr(gathering, "MOST_ROWS", FEW_ROWS)
     name = _new_name()
     asyncio.run(_execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy"))
     before = structlog.get_config()

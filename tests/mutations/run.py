@@ -169,6 +169,14 @@ MUTATIONS = (
     ),
     Mutation(
         1,
+        "what an answer doubts stays covered by one that is committed with it",
+        "sync/storage/series.py",
+        "kept = () if stretch.reset else difference(covered, stretch.uncovered)",
+        "kept = covered",
+        f"{STORAGE}/test_series.py::test_answers_in_one_batch_leave_what_they_leave_one_by_one",
+    ),
+    Mutation(
+        1,
         "coverage of an open session reaches up to now",
         "sync/sources/bace/walk.py",
         "return _before(read, self.newest - self.settle)",
@@ -385,7 +393,7 @@ MUTATIONS = (
         5,
         "rejects of datapoints are dropped",
         "sync/storage/series.py",
-        "        await write_rejects(connection, stream, stretch.rejects, part=stretch.part)\n",
+        "    await write_rejects(connection, stream, stretch.rejects, part=stretch.part)\n",
         "",
         f"{STORAGE}/test_series.py::test_rejects_of_a_stretch_are_logged_and_counted",
     ),

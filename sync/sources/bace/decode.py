@@ -5,9 +5,10 @@ Every item becomes a reading or a ``BadItem``: nothing is dropped, and nothing r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -15,13 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from sync.model import kind, shortened, storable
-from sync.sources.bace.values import number, unix_seconds, uuid, whole_number
+from sync.sources.bace.values import EARLIEST, LATEST, number, unix_seconds, uuid, whole_number
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 MICROSECONDS: Final = 1e6
+NO_DATASET: Final = -1
+"""Where a bad item has none."""
+
 _NUMBERS: Final = ("avg_val", "min_val", "max_val")
+_FIELDS: Final = itemgetter("id_container_data_latest", "count_val", "timestamp_seconds", *_NUMBERS)
+_MOST_COUNTED: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Readings:
         values: ``avg_val``; NaN for bad items, as in the next two.
         least: ``min_val``.
         most: ``max_val``.
-        containers: The dataset of each, None for bad items.
+        which: The dataset of each, as its place in ``datasets``; ``NO_DATASET`` for bad items.
         bad: The items that are no readings.
         datasets: What is said of the datasets that occur.
     """
@@ -72,15 +78,15 @@ class Readings:
     values: Floats
     least: Floats
     most: Floats
-    containers: tuple[UUID | None, ...]
+    which: Ints
     bad: tuple[BadItem, ...]
     datasets: tuple[Dataset, ...]
 
     @property
     def is_mixed(self) -> bool:
         """Whether a dataset comes again after another one: rows are then not sorted by dataset."""
-        runs = [key for key, _ in groupby(container for container in self.containers if container)]
-        return len(runs) > len(set(runs))
+        which = self.which[self.which != NO_DATASET]
+        return int(np.count_nonzero(np.diff(which))) >= np.unique(which).size > 0
 
 
 def decode_data(items: Sequence[Any], start: int) -> Readings:
@@ -91,9 +97,41 @@ def decode_data(items: Sequence[Any], start: int) -> Readings:
         start: Microseconds; where the stretch that was asked for begins: the stamp of all items, where none
             has one.
     """
+    return _all_at_once(items) or _one_by_one(items, start)
+
+
+def _all_at_once(items: Sequence[Any]) -> Readings | None:
+    """The readings, column by column, where all items are plainly as documented: nearly always; else None."""
+    try:
+        containers, counts, seconds, *numbers = zip(*map(_FIELDS, items), strict=True)
+        if {*map(type, containers)} != {str} or {*map(type, counts)} != {int}:
+            return None
+        if not {*map(type, chain(seconds, *numbers))} <= {int, float}:
+            return None
+        counted = np.array(counts, np.int64)
+        stamped, *read = np.array([seconds, *numbers], np.float64)
+    except (KeyError, OverflowError, TypeError, ValueError):
+        return None
+    first = dict(zip(reversed(containers), reversed(items), strict=True))  # of several the first one is left
+    datasets: dict[str, Dataset] = {}
+    if not (
+        all(_dataset(first[text], datasets) for text in dict.fromkeys(containers))
+        and np.isfinite(read).all()
+        and ((stamped >= EARLIEST) & (stamped < LATEST)).all()
+        and ((counted > 0) & (counted <= _MOST_COUNTED)).all()
+    ):
+        return None
+    stamps = np.rint(stamped * MICROSECONDS).astype(np.int64)
+    values, least, most = read
+    which, told = _told_apart(containers, datasets)
+    return Readings(stamps, counted, values, least, most, which, (), told)
+
+
+def _one_by_one(items: Sequence[Any], start: int) -> Readings:
+    """The same for whatever items there may be."""
     stamps, counts = np.empty(len(items), np.int64), np.ones(len(items), np.int64)
     numbers = np.full((3, len(items)), np.nan)
-    containers: list[UUID | None] = [None] * len(items)
+    containers: list[str | None] = [None] * len(items)
     bad: list[BadItem] = []
     datasets: dict[str, Dataset] = {}
     stamp = next((named for named in map(_instant, items) if named is not None), start)
@@ -112,11 +150,23 @@ def decode_data(items: Sequence[Any], start: int) -> Readings:
             bad.append(BadItem(position, _key(fields, stamp), reason, shortened(item)))
             continue
         numbers[:, position] = read
-        containers[position] = dataset.id_container_data_latest if dataset else None
+        containers[position] = fields["id_container_data_latest"]
     values, least, most = numbers
-    return Readings(
-        stamps, counts, values, least, most, tuple(containers), tuple(bad), tuple(datasets.values())
-    )
+    which, told = _told_apart(containers, datasets)
+    return Readings(stamps, counts, values, least, most, which, tuple(bad), told)
+
+
+def _told_apart(
+    containers: Sequence[str | None], known: Mapping[str, Dataset]
+) -> tuple[Ints, tuple[Dataset, ...]]:
+    """The datasets, each once, however its id is spelled; and which of them each item is of."""
+    datasets: dict[UUID, Dataset] = {}
+    for dataset in known.values():
+        datasets.setdefault(dataset.id_container_data_latest, dataset)
+    places = {key: place for place, key in enumerate(datasets)}
+    which: dict[str | None, int] = {None: NO_DATASET}
+    which |= {text: places[dataset.id_container_data_latest] for text, dataset in known.items()}
+    return np.array([which[text] for text in containers], np.int64), tuple(datasets.values())
 
 
 def _instant(item: Any) -> int | None:

@@ -14,7 +14,7 @@ from math import ceil, isclose, log10
 from typing import Final, Literal
 from uuid import UUID
 
-from sync.sources.bace.decode import Readings
+from sync.sources.bace.decode import NO_DATASET, Readings
 from sync.sources.bace.spans import DAY, HOUR, MINUTE, Span
 
 Status = Literal["open", "complete", "incomplete"]
@@ -103,9 +103,10 @@ def buckets_of(readings: Readings, width: int) -> Buckets:
     """What an answer says of each dataset in buckets of a width; bad items are left out."""
     found: dict[tuple[UUID, int], Bucket] = {}
     starts = readings.stamps // width * width
-    for position, container in enumerate(readings.containers):
-        if container is None:
+    for position, which in enumerate(readings.which.tolist()):
+        if which == NO_DATASET:
             continue
+        container = readings.datasets[which].id_container_data_latest
         count, value = int(readings.counts[position]), float(readings.values[position])
         one = Bucket(count, float(readings.least[position]), float(readings.most[position]), value * count)
         key = (container, int(starts[position]))

@@ -66,6 +66,9 @@ DATAPOINTS = Series(
     loads="bace.session_loads",
 )
 
+# A raw sample is nothing but its value.
+SAMPLES = Table(DATAPOINTS.table.name, DATAPOINTS.table.columns[:4])
+
 SESSION_CHECKS = Table(
     "bace.session_checks",
     (

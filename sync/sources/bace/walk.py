@@ -15,13 +15,14 @@ from sync.model import Batch, Interval, Reject, Rows, Stretch, Update
 from sync.sources.bace.client import Page
 from sync.sources.bace.context import AccountContext
 from sync.sources.bace.decode import Readings, decode_data
+from sync.sources.bace.gathering import gathered
 from sync.sources.bace.knowledge import Known
 from sync.sources.bace.lengths import FLOOR, Lengths
 from sync.sources.bace.query import Filter, Query, and_, eq, gte, in_, lt
 from sync.sources.bace.reading import is_about_parameters
 from sync.sources.bace.resolution import Answer, Ask, Step, after, begin, next_ask, too_much
 from sync.sources.bace.spans import SECOND, Span, difference, union
-from sync.sources.bace.tables import DATAPOINTS, DATASETS, HOLLOW
+from sync.sources.bace.tables import DATAPOINTS, DATASETS, HOLLOW, SAMPLES
 
 LARGEST_PAGE: Final = 5_000
 """Rows that are asked for on a page; the vendor may allow fewer, and says so."""
@@ -89,7 +90,7 @@ def data_query(part: Part, ask: Ask, *, sorts: bool, per_page: int) -> Query:
 
 @dataclass(slots=True)
 class Walk:
-    """Reads some time of a part, oldest first; each answer becomes a batch.
+    """Reads some time of a part, oldest first; a batch holds what was answered in about a second.
 
     Attributes:
         context: The account.
@@ -121,13 +122,17 @@ class Walk:
     _lost: int = 0
     _loss: str = ""
 
-    async def batches(self) -> AsyncGenerator[Batch, None]:
+    def batches(self) -> AsyncGenerator[Batch, None]:
         """The samples, with what they prove.
 
         Raises:
             SourceContractError: Some could not be had; the others were read.
             RetryableError: The vendor cannot be reached.
         """
+        return gathered(self._answers())
+
+    async def _answers(self) -> AsyncGenerator[Batch, None]:
+        """Each answer as a batch."""
         if self.part.is_new or self.doubted:
             yield self._batch((), (), self.doubted, reset=self.part.is_new)
         scan = begin(
@@ -365,6 +370,12 @@ class _Columns:
         """Instants of the good ones."""
         return self.readings.stamps[self.good]
 
+    @property
+    def containers(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """Their datasets' ids."""
+        ids = b"".join(dataset.id_container_data_latest.bytes for dataset in self.readings.datasets)
+        return np.frombuffer(ids, "V16")[self.readings.which[self.good]]
+
 
 def _within(readings: Readings, accepted: Sequence[Span]) -> _Columns:
     takes = np.zeros(len(readings.stamps), bool)
@@ -377,7 +388,7 @@ def _within(readings: Readings, accepted: Sequence[Span]) -> _Columns:
 
 def no_rows() -> Rows:
     """Nothing for the datapoints' table."""
-    return Rows(DATAPOINTS.table, ((),) * len(DATAPOINTS.table.columns))
+    return Rows(SAMPLES, ((),) * len(SAMPLES.columns))
 
 
 def _rows(session: UUID, columns: Sequence[_Columns]) -> Rows:
@@ -390,24 +401,12 @@ def _rows(session: UUID, columns: Sequence[_Columns]) -> Rows:
     stamps = np.concatenate([one.stamps for one in columns])
     values, least, most, counts = joined("values"), joined("least"), joined("most"), joined("counts")
     raw = (counts == _NO_COUNT) & _same_bits(least, values) & _same_bits(most, values)
-    containers = [
-        container
-        for one in columns
-        for container, good in zip(one.readings.containers, one.good, strict=True)
-        if good
-    ]
-    return Rows(
-        DATAPOINTS.table,
-        (
-            stamps.astype("M8[us]"),
-            [session] * len(stamps),
-            containers,
-            values,
-            _unless(raw, least),
-            _unless(raw, most),
-            _unless(raw, counts),
-        ),
-    )
+    sessions = np.full(len(stamps), np.void(session.bytes))
+    containers = np.concatenate([one.containers for one in columns])
+    samples = (stamps.astype("M8[us]"), sessions, containers, values)
+    if raw.all():
+        return Rows(SAMPLES, samples)
+    return Rows(DATAPOINTS.table, (*samples, _unless(raw, least), _unless(raw, most), _unless(raw, counts)))
 
 
 def _same_bits(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from sync.ahead import Ahead
 from sync.errors import SyncError
 from sync.model import Batch, StreamKey, Update
 from sync.sources.beddit.addresses import AddressBook, Version
@@ -93,10 +93,15 @@ class Reading:
         """Ask; the answer's sessions come in batches of about ``batch_bytes``, without progress."""
         async with question as answer:
             self.answered_at = self.context.seconds(answer.server_time)
-            async with aclosing(self._batches(answer)) as batches, aclosing(_one_ahead(batches)) as ahead:
-                yield ahead
+            async with aclosing(self._batches(answer)) as batches:
+                yield batches
 
     async def _batches(self, answer: Answer) -> AsyncGenerator[Batch, None]:
+        async with aclosing(Ahead(self._decoded(answer))) as ahead:
+            while (batch := await ahead.next()) is not None:
+                yield batch
+
+    async def _decoded(self, answer: Answer) -> AsyncGenerator[Batch, None]:
         decoded: list[DecodedSession] = []
         size = 0
         try:
@@ -141,24 +146,6 @@ class Reading:
             rejects=tuple(reject for part in decoded if part.record is None for reject in part.rejects),
             read=sum(part.read for part in decoded),
         )
-
-
-async def _one_ahead(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
-    """The same batches; each is made while the one before is committed, so that the network need not wait."""
-
-    async def following() -> Batch | None:
-        return await anext(batches, None)
-
-    coming = asyncio.create_task(following())
-    try:
-        while (batch := await coming) is not None:
-            coming = asyncio.create_task(following())
-            yield batch
-    finally:
-        coming.cancel()
-        await asyncio.wait({coming})
-        if not coming.cancelled():
-            coming.exception()  # whoever stops early does not want to know
 
 
 def _mentions(decoded: DecodedSession) -> Iterator[Update]:

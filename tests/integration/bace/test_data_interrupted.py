@@ -12,6 +12,7 @@ import pytest
 from sync.emulators.bace import Behaviour, Fault, Fleet, Kind, Request
 from sync.errors import SourceUnavailable
 from sync.model import Batch, Tally
+from sync.sources.bace import gathering
 from sync.sources.bace.spans import intersection, union
 from sync.storage.sink import PostgresSink
 from tests.integration.bace.conftest import DATAPOINTS, NOW, Pipeline
@@ -79,7 +80,8 @@ class Stop:
 
 
 async def test_a_fault_at_any_request(pipeline):
-    """Wherever the vendor fails, the next process completes the rows and asks for nothing twice."""
+    """Wherever the vendor fails, what it answered is kept; the next process asks for nothing of it twice."""
+    rows = 0
 
     async def fail() -> None:
         pipeline.cloud.faults.add(Fault(status=500), times=100)
@@ -91,9 +93,13 @@ async def test_a_fault_at_any_request(pipeline):
         if not stop.reached:
             break
         assert isinstance(outcome.error, SourceUnavailable)
+        stored = len(await pipeline.fetch(DATAPOINTS))
+        assert stored >= rows  # what was answered before is not lost
+        rows = stored
         pipeline.cloud.faults.clear()
         await assert_goes_on(pipeline)
     assert number > 15
+    assert rows > 1000
 
 
 async def test_a_process_that_is_cancelled_at_any_request(pipeline):
@@ -116,8 +122,10 @@ async def test_a_process_that_is_cancelled_at_any_request(pipeline):
     assert number > 15
 
 
-async def test_a_process_that_dies_after_any_commit(pipeline):
+@pytest.mark.parametrize(("rows", "commits"), [(1, 15), (300, 4)], ids=["answer by answer", "gathered"])
+async def test_a_process_that_dies_after_any_commit(pipeline, monkeypatch, rows, commits):
     """What was committed is kept, whatever the process had not done yet."""
+    monkeypatch.setattr(gathering, "MOST_ROWS", rows)
 
     class Dying(PostgresSink):
         left = 0
@@ -139,7 +147,7 @@ async def test_a_process_that_dies_after_any_commit(pipeline):
             break
         assert str(outcome.error) == "the process dies"
         await assert_goes_on(pipeline)
-    assert number > 15
+    assert number > commits
 
 
 async def test_the_kept_knowledge_is_only_a_help(pipeline):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sync.emulators.bace import Behaviour, DataSession, Dataset, Sorting, identifier
+from sync.sources.bace import gathering
 from sync.storage.sink import PostgresSink
 from tests.integration.bace.conftest import NOW, Pipeline
 
@@ -67,9 +68,10 @@ class Crashing(PostgresSink):
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 5])
 async def test_a_crash_leaves_no_coverage_that_rests_on_an_order_nobody_has_proven(
-    open_pipeline: Any, batches: int
+    open_pipeline: Any, batches: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that ignores the order is found out late: until then cut pages are stored, not vouched for."""
+    monkeypatch.setattr(gathering, "MOST_ROWS", 1)  # each answer is a batch
     start = int(NOW) - 2 * HOUR
     points = [(dataset(1 + n % 2, 6000), start + 2 * n + 0.001 * (n % 2), float(n)) for n in range(2_800)]
     pipeline = await open_pipeline(

@@ -10,12 +10,15 @@ from dataclasses import replace
 from uuid import UUID
 
 import asyncpg
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync.errors import StorageUnavailable
-from sync.model import StreamKey, Tally
+from sync.model import Rows, StreamKey, Tally
+from sync.sources.bace.tables import SAMPLES
+from sync.storage import series
 
 ROWS = "bace.datapoint_rows"
 LOADS = "bace.session_loads"
@@ -467,3 +470,70 @@ async def test_any_history_ends_where_a_dictionary_does(store, stretch, history,
         }
     names = await store.values("SELECT item_key FROM sync.rejects WHERE resolved_at IS NULL")
     assert sorted(names) == sorted(f"{UUID(int=session)}/{n}" for session, n in rejected)
+
+
+def as_read(one):
+    """The same stretch as a walk makes it: of raw samples nothing but the value, and ids as bytes."""
+    times, sessions, datasets, values, *_ = one.rows.values
+    ids = [np.array([key.bytes for key in keys], "V16") for keys in (sessions, datasets)]
+    return replace(one, rows=Rows(SAMPLES, (times, *ids, np.array(values, np.float64))))
+
+
+PROVED = st.lists(st.tuples(st.integers(0, 11), st.integers(1, 4)), max_size=2)
+ANSWERS = st.lists(st.tuples(SPANS, POINTS, REJECTS, PROVED, PROVED, st.booleans()), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=ANSWERS, answers=ANSWERS, how=st.tuples(st.booleans(), st.booleans()))
+async def test_answers_in_one_batch_leave_what_they_leave_one_by_one(store, stretch, before, answers, how):
+    """Rows, counts, coverage and rejects do not depend on how many answers a transaction holds."""
+    apart, keeps = how
+    await store.pool.execute(f"TRUNCATE {ROWS}, {LOADS}, sync.reject_log")
+
+    def made(number, answer, session):
+        spans, points, rejects, covered, uncovered, reset = answer
+        moved = number * 20 if apart else 0  # else they may well overlap
+        spans, covered, uncovered = (
+            [(start + moved, start + moved + size) for start, size in pairs]
+            for pairs in (spans, covered, uncovered)
+        )
+        seconds = {n for start, end in spans for n in range(start, end)}
+        points = [(n + moved, dataset, value) for n, dataset, value in points if n + moved in seconds]
+        at = [(n + moved, f"{number}-{n}") for n in rejects if n + moved in seconds]
+        one = stretch(
+            spans, points, session=session, rejects=at, covered=covered, uncovered=uncovered, reset=reset
+        )
+        return as_read(replace(one, keeps=keeps))
+
+    tallies = []
+    for session in (1, 2):
+        for spans, points, *rest in before:
+            await store.store(made(0, (spans, [] if apart else points, *rest), session))
+        batch = [made(number, answer, session) for number, answer in enumerate(answers)]
+        parts = [batch] if session == 1 else [[one] for one in batch]
+        tallies.append(sum([await store.store(*part) for part in parts], Tally()))
+    assert tallies[0] == tallies[1]
+    assert await stored(store, 1) == await stored(store, 2)
+    assert await load(store, session=1) == await load(store, session=2)
+    rejects = await store.values("SELECT item_key FROM sync.rejects WHERE resolved_at IS NULL ORDER BY 1")
+    one, other = ([key for key in rejects if key.startswith(str(UUID(int=n)))] for n in (1, 2))
+    assert [key.split("/")[1] for key in one] == [key.split("/")[1] for key in other]
+
+
+async def test_answers_about_new_time_are_one_copy(store, stretch, monkeypatch):
+    """So many as there are; where one of them finds rows, each replaces its own, and vanished ones stay."""
+    copies = []
+
+    async def counted(connection, rows, copy=series.copy_rows):
+        copies.append(sum(map(len, rows)))
+        await copy(connection, rows)
+
+    monkeypatch.setattr(series, "copy_rows", counted)
+    tens = [(n, n + 10) for n in range(0, 30, 10)]
+    await store.store(*(as_read(stretch([ten], [(ten[0], 7, 1.0), (ten[0], 8, 1.0)])) for ten in tens))
+    assert copies == [6]
+    await store.store(as_read(stretch([tens[0]], [(1, 7, 2.0)])), as_read(stretch([tens[1]], [(11, 8, 2.0)])))
+    assert copies == [6, 1, 1]
+    kept = [(0, 8, 1.0), (1, 7, 2.0), (10, 7, 1.0), (11, 8, 2.0), (20, 7, 1.0), (20, 8, 1.0)]
+    assert await stored(store) == kept
+    assert (await load(store))[:2] == (6, [(0, 30)])

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sync.model import PAYLOAD_LIMIT
-from sync.sources.bace.decode import BadItem, Dataset, decode_data
+from sync.sources.bace.decode import NO_DATASET, BadItem, Dataset, Readings, decode_data
 
 # A busy machine is no fault of the program's.
 calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -80,19 +80,24 @@ def bad_one(value: Any) -> BadItem:
     return bad
 
 
+def dataset_of(readings: Readings, position: int) -> UUID:
+    """The id of a reading's dataset."""
+    return readings.datasets[readings.which[position]].id_container_data_latest
+
+
 @calm
 @given(st.lists(anything | nearly, max_size=8))
 def test_every_item_is_one_reading_or_one_bad_item(items: list[Any]):
     """Nothing raises and nothing is dropped; what is bad can be told, stored and found."""
     readings = decode_data(items, START)
     columns = (readings.stamps, readings.counts, readings.values, readings.least, readings.most)
-    assert {len(column) for column in (*columns, readings.containers)} == {len(items)}
+    assert {len(column) for column in (*columns, readings.which)} == {len(items)}
     bad = [entry.position for entry in readings.bad]
     assert bad == sorted(set(bad))
     for position in range(len(items)):
         whole = [math.isfinite(column[position]) for column in columns[2:]]
         assert all(whole) == (position not in bad)
-        assert (readings.containers[position] is None) == (position in bad)
+        assert (readings.which[position] == NO_DATASET) == (position in bad)
     assert (readings.counts >= 1).all()
     for entry in readings.bad:
         assert entry.reason
@@ -116,7 +121,31 @@ def test_a_bad_item_changes_nothing_for_its_neighbours(items: list[Any]):
             assert alone.stamps[0] == readings.stamps[position]
             assert alone.counts[0] == readings.counts[position]
             assert alone.values[0] == readings.values[position]
-            assert alone.containers[0] == readings.containers[position]
+            assert dataset_of(alone, 0) == dataset_of(readings, position)
+
+
+documented = st.builds(
+    item,
+    id_container_data_latest=st.sampled_from([CONTAINER, CONTAINER.upper(), OTHER]),
+    id_group=st.sampled_from([GROUP, OTHER, None]),
+    timestamp_seconds=st.integers(-(10**12), 10**12) | st.floats(-1e12, 1e12) | st.floats(),
+    avg_val=st.integers(-(10**400), 10**400) | st.floats(),
+    count_val=st.integers(-1, 2**31) | st.integers(),
+)
+"""Items of which each field has the documented type, and nearly always a possible value."""
+
+
+@calm
+@given(st.lists(documented, max_size=8))
+def test_items_as_documented_are_read_like_all_others(items: list[Any]):
+    """Beside one that is nothing at all, each is the same reading as without it."""
+    together, beside = decode_data(items, START), decode_data([*items, None], START)
+    columns = ("stamps", "counts", "values", "least", "most", "which")
+    for name in columns:
+        assert getattr(together, name).tobytes() == getattr(beside, name)[: len(items)].tobytes()
+    assert together.bad == beside.bad[:-1]
+    assert together.datasets == beside.datasets
+    assert together.is_mixed is beside.is_mixed
 
 
 @calm
@@ -232,6 +261,7 @@ def test_datasets_are_told_once_each():
     rows = [
         item(),
         item(id_group=OTHER),
+        item(id_container_data_latest=CONTAINER.upper(), id_group=None),
         item(id_container_data_latest=OTHER, id_group=None, source_device="x", datatype="many"),
         item(id_container_data_latest="x"),
     ]
@@ -251,6 +281,8 @@ def test_datasets_are_told_once_each():
         ([CONTAINER, "x", CONTAINER], False),
         (["x", CONTAINER, "x"], False),
         ([CONTAINER, "x", OTHER, CONTAINER], True),
+        ([CONTAINER, OTHER, CONTAINER.upper()], True),
+        ([CONTAINER, CONTAINER.upper(), CONTAINER], False),
     ],
 )
 def test_datasets_take_turns_only_where_another_one_came_between(order: list[str], mixed: bool):
