@@ -38,6 +38,13 @@ TEN_SECONDS: Final = """
     SELECT index, time, value
     FROM beddit.samples_between($1, $2, 'normal', $3::timestamptz, $3::timestamptz + interval '10 s')
 """
+LARGE: Final = ("beddit.track_arrays", "beddit.sample_chunks", "bace.datapoint_rows")
+COMPRESS: Final = """
+    SELECT compress_chunk(chunk, if_not_compressed => true)
+    FROM timescaledb_information.hypertables,
+         show_chunks(format('%I.%I', hypertable_schema, hypertable_name)::regclass) AS chunk
+    WHERE compression_enabled
+"""
 COMMUNITY: Final = "SELECT current_setting('timescaledb.license', true) = 'timescale'"
 COPIED: Final = {  # each table's columns with the session moved by $1 days
     "beddit.session_records": ("start_timestamp", "started_at", "ended_at", "night"),
@@ -212,23 +219,13 @@ async def _seconds(connection: asyncpg.Connection, query: str, *arguments: Any) 
 
 async def _compressed(connection: asyncpg.Connection, nights: int) -> Sequence[Line]:
     """The same once its chunks are compressed, where the server can."""
-    hypertables = [
-        table
-        for table in ("beddit.track_arrays", "beddit.sample_chunks", "bace.datapoint_rows")
-        if await _is_hypertable(connection, table)
-    ]
+    hypertables = [table for table in LARGE if await _is_hypertable(connection, table)]
     if not hypertables:
         why = "TimescaleDB was not measured: this server, or the program on it, has no hypertables."
         return [Line(what="TimescaleDB", value=None, unit="", note=why)]
     if not await connection.fetchval(COMMUNITY):
         why = "TimescaleDB's columnstore was not measured: it needs the community licence."
         return [Line(what="TimescaleDB columnstore", value=None, unit="", note=why)]
-    try:
-        for table in hypertables:
-            await connection.execute(
-                f"SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('{table}') c"  # noqa: S608
-            )
-    except asyncpg.PostgresError as error:
-        return [Line(what="TimescaleDB columnstore", value=None, unit="", note=f"Not measured: {error}")]
+    await connection.execute(COMPRESS)
     await connection.execute("CHECKPOINT")
     return await _lines(connection, "columnstore", nights)

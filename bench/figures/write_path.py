@@ -1,8 +1,8 @@
 """The sink alone: decoded batches into empty tables, beside the server reading the same rows from a file.
 
-Batches are as large as the program makes them, one after the other. Everything that a commit is made of
-counts: the record's row, the version guard, encoding, COPY, the ledger. Rounds alternate; the best of each
-counts.
+Batches are as large as the program makes them, one after the other; and once more, where a run of the program
+commits several side by side, as many at a time. Everything that a commit is made of counts: the record's row,
+the version guard, encoding, COPY, the ledger. Rounds alternate; the best of each counts.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Load:
         table: The large table.
         emptied: Everything else that a batch writes to.
         batches: Makes the batches, outside of what is timed.
+        at_once: How many of them a run of the program commits side by side.
     """
 
     what: str
@@ -63,45 +64,57 @@ class Load:
     table: str
     emptied: str
     batches: Callable[[], Sequence[Batch]]
+    at_once: int = 4  # engine.parallel_units
 
 
 async def measure(bench: Bench) -> Sequence[Line]:
     """Points, samples, datapoints."""
     async with bench.database("write_path") as dsn:
         loads = await asyncio.to_thread(lambda: [_points(bench), _samples(bench), _datapoints(bench)])
-        return [await _line(bench, dsn, load) for load in loads]
+        return [line for load in loads for line in await _lines(bench, dsn, load)]
 
 
-async def _line(bench: Bench, dsn: str, load: Load) -> Line:
-    ours, theirs = [], []
+async def _lines(bench: Bench, dsn: str, load: Load) -> Sequence[Line]:
+    ours: dict[int, list[float]] = {at_once: [] for at_once in (1, load.at_once)}
+    theirs = []
     path = bench.exchange / "write_path.copy"
     async with open_pool(dsn) as pool, connected(dsn) as connection:
         for number in range(bench.size.rounds):
-            ours.append(await _by_sink(pool, connection, load))
+            for at_once, seconds in ours.items():
+                seconds.append(await _by_sink(pool, connection, load, at_once))
             if not number:
                 await export(connection, load.table, path)
             await connection.execute(f"TRUNCATE {load.table}")
             theirs.append(await copied(connection, load.table, path))
     path.unlink()
-    return Line(
-        what=load.what,
-        value=load.count / min(ours) / 1e6,
-        unit=f"M {load.unit}/s",
-        ratio=min(theirs) / min(ours),
-        beside=f"server-side COPY, {load.count / min(theirs) / 1e6:.3g} M {load.unit}/s",
-        goal=GOAL,
-    )
+    return [
+        Line(
+            what=load.what if at_once == 1 else f"  {at_once} commits at a time, as in a run",
+            value=load.count / min(seconds) / 1e6,
+            unit=f"M {load.unit}/s",
+            ratio=min(theirs) / min(seconds),
+            beside=f"server-side COPY, {load.count / min(theirs) / 1e6:.3g} M {load.unit}/s",
+            goal=GOAL,
+        )
+        for at_once, seconds in ours.items()
+    ]
 
 
-async def _by_sink(pool: asyncpg.Pool, connection: asyncpg.Connection, load: Load) -> float:
-    batches = load.batches()
+async def _by_sink(pool: asyncpg.Pool, connection: asyncpg.Connection, load: Load, at_once: int) -> float:
+    batches = iter(load.batches())
     await connection.execute(f"TRUNCATE {load.table}, {load.emptied}")
     await connection.execute("CHECKPOINT")
     run = await PostgresLedger(pool).begin("bench", "one", Task("once"))
     sink = PostgresSink(pool)
+
+    async def commit() -> None:
+        for batch in batches:
+            await sink.commit(run, batch)
+
     began = perf_counter()
-    for batch in batches:
-        await sink.commit(run, batch)
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(commit())
     return perf_counter() - began
 
 
@@ -125,6 +138,7 @@ def _points(bench: Bench) -> Load:
         table="beddit.track_arrays",
         emptied="beddit.session_records, beddit.track_declarations",
         batches=lambda: list(_batched(records)),
+        at_once=1,
     )
 
 

@@ -60,6 +60,8 @@ async def open_pool(
                 "tcp_keepalives_idle": "30",
                 "tcp_keepalives_interval": "10",
                 "tcp_keepalives_count": "3",
+                # TimescaleDB would refuse the same deletion again and again; ours are bounded by themselves.
+                "timescaledb.max_tuples_decompressed_per_dml_transaction": "0",
                 "jit": "off",  # it costs more than it saves on statements of a few milliseconds
             },
         )

@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 OLDEST_TIMESCALEDB: Final = (2, 13)
 """The first version that is told how to partition as it is told here."""
 
+REFRESHES_IN_BATCHES: Final = (2, 19)
+"""The first version that refreshes aggregates in batches; of a bucket or ten, if it is not told otherwise."""
+
 
 # Chunks of 30 days: ten years are 122. Each one costs every statement that cannot leave it out a lock, and
 # DELETE takes all of them before it plans; a night is in one chunk, for its session's id is when it began.
@@ -41,20 +44,22 @@ class Rollup:
         view: The view, which is there without it, too.
         width: What it adds up.
         of: What it is made of: datapoints, or a finer one.
+        batch: How many buckets are refreshed in one transaction: those of a chunk of datapoints.
     """
 
     name: str
     view: str
     width: str
     of: str
+    batch: int
 
 
 ROLLUPS: Final = tuple(
-    Rollup(f"bace.datapoint_{unit}s", f"bace.datapoints_by_{unit}", f"1 {unit}", of)
-    for unit, of in (
-        ("minute", "bace.datapoint_rows"),
-        ("hour", "bace.datapoint_minutes"),
-        ("day", "bace.datapoint_hours"),
+    Rollup(f"bace.datapoint_{unit}s", f"bace.datapoints_by_{unit}", f"1 {unit}", of, batch)
+    for unit, of, batch in (
+        ("minute", "bace.datapoint_rows", 43_200),
+        ("hour", "bace.datapoint_minutes", 720),
+        ("day", "bace.datapoint_hours", 30),
     )
 )
 
@@ -141,7 +146,8 @@ async def missing_steps(connection: asyncpg.Connection) -> Sequence[Step]:
     server = await connection.fetchrow(_SERVER)
     if server["version"] is None:
         return []
-    if _numbers(server["version"]) < OLDEST_TIMESCALEDB:
+    version = _numbers(server["version"])
+    if version < OLDEST_TIMESCALEDB:
         oldest = ".".join(map(str, OLDEST_TIMESCALEDB))
         raise ConfigurationError(
             f"TimescaleDB {server['version']} is too old: nightshift needs {oldest} or newer. Update it "
@@ -156,7 +162,7 @@ async def missing_steps(connection: asyncpg.Connection) -> Sequence[Step]:
         for rollup in ROLLUPS:
             definition = await connection.fetchval(_READS, rollup.view)
             if definition is not None and rollup.name not in definition:
-                steps.append(_rollup(rollup))
+                steps.append(_rollup(rollup, version))
     return steps
 
 
@@ -187,7 +193,7 @@ _COLUMNSTORE: Final = Step(
 )
 
 
-def _rollup(rollup: Rollup) -> Step:
+def _rollup(rollup: Rollup, version: tuple[int, ...]) -> Step:
     time, values = ("time", _OF_ROWS) if rollup.of == "bace.datapoint_rows" else ("bucket", _OF_BUCKETS)
     aggregate = f"""
         CREATE MATERIALIZED VIEW IF NOT EXISTS {rollup.name}
@@ -196,11 +202,12 @@ def _rollup(rollup: Rollup) -> Step:
                time_bucket(interval '{rollup.width}', {time}) AS bucket, {values}
         FROM {rollup.of} GROUP BY 1, 2, 3 WITH NO DATA
     """
+    batches = f", buckets_per_batch => {rollup.batch}" if version >= REFRESHES_IN_BATCHES else ""
     # No start: what a backfill brings years later counts, too. What is newest is added when somebody asks.
     policy = f"""
         SELECT add_continuous_aggregate_policy('{rollup.name}', start_offset => NULL,
             end_offset => interval '{rollup.width}', schedule_interval => interval '15 minutes',
-            if_not_exists => true)
+            if_not_exists => true{batches})
     """
     view = f"""
         CREATE OR REPLACE VIEW {rollup.view} AS

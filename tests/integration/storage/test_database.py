@@ -92,3 +92,10 @@ async def test_connections_say_who_they_are(database):
             "current_setting('statement_timeout')"
         )
     assert tuple(row) == ("nightshift", "UTC", "7s")
+
+
+async def test_compressed_rows_are_deleted_however_many_they_are(database):
+    """TimescaleDB's limit of compressed rows in a transaction is off: it would refuse the same for ever."""
+    async with open_pool(database) as pool:
+        limit = "SELECT current_setting('timescaledb.max_tuples_decompressed_per_dml_transaction')"
+        assert await pool.fetchval(limit) == "0"
