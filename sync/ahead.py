@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class ReadAhead(Generic[T]):
     """A stream, one item ahead of whoever uses it: what an answer brings comes while another is stored."""
 
     def __init__(self, items: AsyncGenerator[T, None]) -> None:

@@ -95,7 +95,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def options(
     path: Annotated[
-        Path | None, typer.Option("--config", metavar="PATH", help="The configuration file.")
+        Path | None,
+        typer.Option("--config", metavar="PATH", help="The configuration file.", envvar="NIGHTSHIFT_CONFIG"),
     ] = None,
     version: Annotated[  # noqa: ARG001
         bool,

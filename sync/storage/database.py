@@ -20,7 +20,7 @@ OLDEST_SERVER = 15
 CONNECT_TIMEOUT_S = 15.0
 CLOSE_TIMEOUT_S = 3.0
 SEND_BUFFER = 2 << 20
-"""Bytes: a piece of a COPY goes to the kernel as a whole, and no part of it waits in a copy of its own."""
+"""Bytes: a piece of a COPY goes to the kernel as a whole, as far as that allows, and no rest is kept here."""
 
 SILENCE_S = 30
 """How long a network may swallow what is sent before the connection counts as lost."""
@@ -79,7 +79,8 @@ async def prepare(connection: asyncpg.Connection) -> None:
     if end is None:
         return
     if end.family == socket.AF_UNIX:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # TCP's grows by itself
+        with suppress(OSError):  # it is faster with it, and works without
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # TCP's grows by itself
     else:
         _notice_silence(end)
 

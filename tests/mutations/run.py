@@ -217,6 +217,14 @@ MUTATIONS = (
     ),
     Mutation(
         2,
+        "what is stored already is taken for new",
+        "sync/storage/series.py",
+        "is_new = not spans or not await _holds_any(connection, alike[0], spans)",
+        "is_new = True",
+        f"{STORAGE}/test_series.py::test_what_is_read_again_replaces_what_was_there",
+    ),
+    Mutation(
+        2,
         "the end of a replaced stretch is inclusive",
         "sync/storage/statements.py",
         "AND {series.time} < $3",

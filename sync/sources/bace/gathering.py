@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Final
 
-from sync.ahead import Ahead
+from sync.ahead import ReadAhead
 from sync.model import Batch
 
 MOST_ROWS: Final = 20_000
@@ -28,7 +27,7 @@ async def gathered(
     """
     held: list[Batch] = []
     until = 0.0
-    async with aclosing(Ahead(batches)) as ahead:
+    async with aclosing(ReadAhead(batches)) as ahead:
         while True:
             if held and (_is_enough(held) or clock() >= until or not await ahead.comes(until - clock())):
                 whole, held = together(held), []
@@ -52,11 +51,10 @@ def _is_enough(held: Sequence[Batch]) -> bool:
 
 
 def together(batches: Sequence[Batch]) -> Batch:
-    """Stretches, updates and what was learned of batches that follow each other, as one batch."""
-    return replace(
-        batches[-1],
+    """Stretches and updates of batches that follow each other, as one batch; they have nothing else."""
+    return Batch(
+        batches[0].stream,
         stretches=tuple(stretch for batch in batches for stretch in batch.stretches),
         updates=tuple(update for batch in batches for update in batch.updates),
-        learned={name: value for batch in batches for name, value in batch.learned.items()},
         read=sum(batch.read for batch in batches),
     )

@@ -84,8 +84,12 @@ class Known:
             renewed = self.proven_at - self.saved.at
             if stored == msgspec.structs.replace(self.saved, at=stored.at) and renewed < SAVE_EVERY:
                 return {}
-        self.saved = stored
         return {NAME: msgspec.to_builtins(stored)}
+
+    def note_saved(self, news: Mapping[str, Any]) -> None:
+        """The warehouse has some news."""
+        if news:
+            self.saved = msgspec.convert(news[NAME], _Stored)
 
     @property
     def _withdraws(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -122,14 +123,18 @@ class Walk:
     _lost: int = 0
     _loss: str = ""
 
-    def batches(self) -> AsyncGenerator[Batch, None]:
+    async def batches(self) -> AsyncGenerator[Batch, None]:
         """The samples, with what they prove.
 
         Raises:
             SourceContractError: Some could not be had; the others were read.
             RetryableError: The vendor cannot be reached.
         """
-        return gathered(self._answers())
+        async with aclosing(gathered(self._answers())) as batches:
+            async for batch in batches:
+                news = self.known.news()  # of this moment: the batch has waited for others
+                yield replace(batch, learned=news)
+                self.known.note_saved(news)
 
     async def _answers(self) -> AsyncGenerator[Batch, None]:
         """Each answer as a batch."""
@@ -296,7 +301,6 @@ class Walk:
             self.context.stream,
             stretches=(stretch,),
             updates=tuple(self._dimensions(held)),
-            learned=self.known.news(),
             read=len(stretch.rows) + len(stretch.rejects),
         )
 

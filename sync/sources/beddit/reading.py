@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from sync.ahead import Ahead
+from sync.ahead import ReadAhead
 from sync.errors import SyncError
 from sync.model import Batch, StreamKey, Update
 from sync.sources.beddit.addresses import AddressBook, Version
@@ -97,7 +97,7 @@ class Reading:
                 yield batches
 
     async def _batches(self, answer: Answer) -> AsyncGenerator[Batch, None]:
-        async with aclosing(Ahead(self._decoded(answer))) as ahead:
+        async with aclosing(ReadAhead(self._decoded(answer))) as ahead:
             while (batch := await ahead.next()) is not None:
                 yield batch
 

@@ -52,6 +52,7 @@ STORED = {
 def told(known: Known) -> Any:
     """What the warehouse has after it was told the news; None if there were none."""
     news = known.news()
+    known.note_saved(news)
     return json.loads(json.dumps(news[NAME])) if news else None
 
 
@@ -62,6 +63,16 @@ def test_what_was_learned_comes_back_as_it_was(lengths: Lengths, page: int | Non
     known = Known(lengths=lengths, page_size=page, proven_at=NOW)
     again = Known.load(told(known), NOW + later)
     assert (again.lengths, again.page_size) == (lengths, page)
+
+
+def test_what_was_not_saved_stays_news():
+    """A commit that fails loses nothing of what its batch was to say, a withdrawn proof included."""
+    known = Known(lengths=SERVER, page_size=500, proven_at=NOW)
+    assert known.news() == known.news() != {}
+    known.note_saved(known.news())
+    assert not known.news()
+    known.learn(Lengths(), NOW)
+    assert known.news() == known.news() != {}
 
 
 def test_the_stored_form_stays_what_it_is():
