@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -33,7 +32,8 @@ SLICE = 1 << 20
 Fault: TypeAlias = Callable[[int, str, Any], None]
 """Is told of an item that is no pair: its index, the reason, and the item."""
 
-_PAIRS = msgspec.json.Decoder(list[tuple[float, float]])
+_NUMBERS = msgspec.json.Decoder(list[float])
+_IN_NUMBERS = b"+-.0123456789eE \t\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,23 @@ def _slices(raw: Any) -> Iterator[Any]:
 
 
 def _pairs(raw: Any, start: float) -> NDArray[np.float64] | None:
-    """The items as two columns; None where they are not all pairs of finite numbers."""
+    """The items as two columns; None where they are not all pairs of finite numbers.
+
+    Whether they are pairs is seen by what is left without their numbers. The numbers are then decoded as one
+    list, for an object for each pair takes longer than all the rest.
+    """
+    if not isinstance(raw, msgspec.Raw):
+        return None
+    text = bytes(raw)
+    frame = text.translate(None, _IN_NUMBERS)
+    count = len(frame) // len(b"[,],")
+    if frame != b"[%b]" % b",".join([b"[,]"] * count):
+        return None
     try:
-        found: Any = _PAIRS.decode(raw) if isinstance(raw, msgspec.Raw) else None
+        numbers = _NUMBERS.decode(b"[%b]" % text.translate(None, b"[]"))
     except msgspec.DecodeError:
         return None
-    if found is None:
-        return None
-    numbers = np.fromiter(chain.from_iterable(found), np.float64, 2 * len(found))  # twice as fast as np.array
-    pairs = numbers.reshape(-1, 2)
+    pairs = np.array(numbers, np.float64).reshape(-1, 2)
     return pairs if np.isfinite(pairs).all() and _nameable(pairs[:, 0], start).all() else None
 
 
