@@ -702,6 +702,9 @@ MUTATIONS = (
 def main(words: Sequence[str]) -> int:
     """Try the mutations; the exit code is 1 if one survives."""
     chosen = [m for m in MUTATIONS if not words or any(word in m.what for word in words)]
+    if not chosen:
+        print(f"No mutation's name holds {' or '.join(words)}. Without words all are tried")
+        return 2
     tests = sorted({mutation.test for mutation in chosen})
     began = time.monotonic()
     with _copy() as tree:
