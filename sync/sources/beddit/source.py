@@ -300,7 +300,9 @@ class BedditSource:
     async def _blobs(
         self, context: AccountContext, *, at_hand: bool = False, between_windows: bool = False
     ) -> AsyncGenerator[Sequence[Unit], None]:
-        """Raw signals that are due, newest first.
+        """Raw signals that are due, newest first; then those that became due meanwhile.
+
+        What is due is asked for once, not for each group: that takes the longer the more nights there are.
 
         Args:
             context: The account.
@@ -309,12 +311,14 @@ class BedditSource:
         """
         tried: Counter[tuple[int, str]] = Counter()
         http = self._blob_http[context.account]
-        while due := [blob for blob in await self._due(context, at_hand) if tried[blob.key] < TRIES][:GROUP]:
+        while due := [blob for blob in await self._due(context, at_hand) if tried[blob.key] < TRIES]:
             tried.update(blob.key for blob in due)
-            units = [Blob(context, http, blob) for blob in due]
-            yield units
-            if between_windows and any(unit.in_trouble for unit in units):
-                break
+            for start in range(0, len(due), GROUP):
+                units = [Blob(context, http, blob) for blob in due[start : start + GROUP]]
+                yield units
+                if between_windows and any(unit.in_trouble for unit in units):
+                    context.addresses.clear()
+                    return
         context.addresses.clear()
 
     async def _forget(self, context: AccountContext, task: Task) -> AsyncGenerator[Sequence[Unit], None]:
