@@ -30,25 +30,29 @@ async def open_warehouse(settings: Settings) -> AsyncIterator[PostgresWarehouse]
     Raises:
         ConfigurationError: As ``open_app``, or nightshift has not worked there yet.
     """
-    async with AsyncExitStack() as stack:
-        dsn = await open_database(settings, stack, create=False)
-        yield PostgresWarehouse(await stack.enter_async_context(configured_pool(settings, dsn)))
+    async with _existing(settings) as pool:
+        yield PostgresWarehouse(pool)
 
 
 @asynccontextmanager
 async def open_triage(settings: Settings) -> AsyncIterator[PostgresTriage]:
     """Open the warehouse's rejects; raises as ``open_warehouse``."""
-    async with AsyncExitStack() as stack:
-        dsn = await open_database(settings, stack, create=False)
-        yield PostgresTriage(await stack.enter_async_context(configured_pool(settings, dsn)))
+    async with _existing(settings) as pool:
+        yield PostgresTriage(pool)
 
 
 @asynccontextmanager
 async def open_forgetting(settings: Settings) -> AsyncIterator[PostgresForgetting]:
     """Open the warehouse to see what there is of a person; raises as ``open_warehouse``."""
+    async with _existing(settings) as pool:
+        yield PostgresForgetting(pool)
+
+
+@asynccontextmanager
+async def _existing(settings: Settings) -> AsyncIterator[Pool]:
     async with AsyncExitStack() as stack:
         dsn = await open_database(settings, stack, create=False)
-        yield PostgresForgetting(await stack.enter_async_context(configured_pool(settings, dsn)))
+        yield await stack.enter_async_context(configured_pool(settings, dsn))
 
 
 async def refused_accounts(settings: Settings) -> Mapping[str, Mapping[str, AccountForgotten]]:

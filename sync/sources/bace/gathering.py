@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 from sync.ahead import ReadAhead
@@ -51,7 +52,9 @@ def _is_enough(held: Sequence[Batch]) -> bool:
 
 
 def together(batches: Sequence[Batch]) -> Batch:
-    """Stretches and updates of batches that follow each other, as one batch; they have nothing else."""
+    """Stretches and updates of batches that follow each other, as one batch; they may have nothing else."""
+    if any(replace(batch, stretches=(), updates=(), read=0) != Batch(batch.stream) for batch in batches):
+        raise AssertionError("only stretches and updates can be gathered")
     return Batch(
         batches[0].stream,
         stretches=tuple(stretch for batch in batches for stretch in batch.stretches),

@@ -48,18 +48,6 @@ class AccountContext:
         """The vendor's time, which its stamps are made of; ours where it does not say."""
         return self.clock() if server_time is None else server_time.astimezone(UTC).timestamp()
 
-    async def seen_in(
-        self, question: AbstractAsyncContextManager[Answer], known: Collection[Seen]
-    ) -> list[Seen]:
-        """Which sessions an answer holds, where most are known: those are not decoded, which takes long."""
-        ids = {row.session_id for row in known}
-        async with question as answer:
-            return [self._seen(element, ids) async for element in answer.elements()]
-
-    def _seen(self, element: bytes, known: Collection[int | None]) -> Seen:
-        seen = identify(element, self.user_id)
-        return seen if seen.session_id in known else decode_session(element, self.user_id).seen
-
 
 @dataclass(slots=True)
 class AccountUnit:
@@ -146,6 +134,20 @@ class Reading:
             rejects=tuple(reject for part in decoded if part.record is None for reject in part.rejects),
             read=sum(part.read for part in decoded),
         )
+
+
+async def seen_in(
+    context: AccountContext, question: AbstractAsyncContextManager[Answer], known: Collection[Seen]
+) -> list[Seen]:
+    """Which sessions an answer holds, where most are known: those are not decoded, which takes long."""
+    ids = {row.session_id for row in known}
+
+    def seen(element: bytes) -> Seen:
+        found = identify(element, context.user_id)
+        return found if found.session_id in ids else decode_session(element, context.user_id).seen
+
+    async with question as answer:
+        return [seen(element) async for element in answer.elements()]
 
 
 def _mentions(decoded: DecodedSession) -> Iterator[Update]:

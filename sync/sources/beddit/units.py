@@ -13,7 +13,7 @@ from sync.sources.beddit.client import Answer
 from sync.sources.beddit.cursor import Course, Cursor, as_time, bisected
 from sync.sources.beddit.lengths import Lengths, adds
 from sync.sources.beddit.paging import Ask, Done, GiveUp, Paging, Seen, proven_order
-from sync.sources.beddit.reading import AccountUnit, Reading
+from sync.sources.beddit.reading import AccountUnit, Reading, seen_in
 
 THE_END = as_time(2**32 - 1)
 """How far a clock that errs may have put a night: 32 bits of seconds are all that some servers take."""
@@ -288,7 +288,7 @@ class Window(AccountUnit):
         pieces = bisected(asked, [row.session_id for row in whole.seen])
         longest = 0
         for piece in pieces:
-            seen = await self.context.seen_in(client.started_in(piece, timedelta()), whole.seen)
+            seen = await seen_in(self.context, client.started_in(piece, timedelta()), whole.seen)
             longest = max(longest, len(seen))
             if adds(seen, whole.seen, whole.answered_at):
                 lengths.settle(count, cut=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from sync.errors import SourceUnavailable
-from sync.model import Batch, StreamKey, Stretch, Update
+from sync.model import Batch, Progress, StreamKey, Stretch, Update
 from sync.sources.bace import gathering
-from sync.sources.bace.gathering import LONGEST_S, MOST_ROWS, gathered
+from sync.sources.bace.gathering import LONGEST_S, MOST_ROWS, gathered, together
 from sync.sources.bace.tables import DATAPOINTS, DATASETS
 from sync.sources.bace.walk import no_rows
 
@@ -119,3 +121,10 @@ async def test_the_next_answer_comes_while_the_last_one_is_stored():
         assert numbers(await anext(batches)) == [0]
         await asyncio.sleep(0)
         assert asked == [0, 1]
+
+
+@pytest.mark.parametrize("more", [{"learned": {"x": 1}}, {"progress": Progress(checked=True)}])
+def test_nothing_is_gathered_that_would_be_lost(more: dict[str, Any]):
+    """A batch that holds what cannot be added up is a defect, and no silent loss."""
+    with pytest.raises(AssertionError, match="only stretches"):
+        together([batch(0), replace(batch(1), **more)])
