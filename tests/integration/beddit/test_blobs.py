@@ -12,6 +12,7 @@ import pytest
 from sync.emulators.beddit import HTML_PAGE, BlobForm, Fault
 from sync.model import Task
 from sync.sources.beddit.cursor import as_time
+from sync.sources.beddit.source import GROUP, BedditSource
 
 DAY = 86_400.0
 NOW = 1_711_000_000.5
@@ -577,3 +578,28 @@ async def test_an_end_that_is_no_end_does_not_list_everything_again(open_pipelin
     ]
     assert listed
     assert max(listed) <= START + 2 * DAY + 2
+
+
+async def test_what_is_due_is_asked_for_once_and_not_for_each_group(
+    open_pipeline, manual_clock, night, monkeypatch
+):
+    """Looking for what is due takes the longer the more nights there are: many groups cost two looks."""
+    pipeline = await opened(open_pipeline, manual_clock, night)
+    nights = 3 * GROUP
+    for number in range(1, nights):
+        start = START - number * DAY
+        pipeline.cloud.put(USER, night(start, sampled_tracks=DECLARED))
+        pipeline.cloud.set_blob(USER, int(start), "normal", BLOB)
+    await pipeline.run(Task("once"))
+    await pipeline.pool.execute("DELETE FROM beddit.blob_records")
+    looks, due = [], BedditSource._due
+
+    async def counted(source, context, at_hand):
+        looks.append(found := await due(source, context, at_hand))
+        return found
+
+    monkeypatch.setattr(BedditSource, "_due", counted)
+    await pipeline.run(Task("once"))
+    assert len(looks[0]) == nights
+    assert len(looks) <= 3
+    assert await pipeline.fetch("SELECT count(*) FROM beddit.blob_records") == [{"count": nights}]
