@@ -25,7 +25,7 @@ ANSWERS: Final[Mapping[str, Fault]] = {
     "empty-body": Fault(body=b""),
     "html": HTML_PAGE,
     "wrong-content-type": Fault(content_type="text/plain"),
-    "stall": Fault(stall=2.5),
+    "stall": Fault(stall=60),
     "slow-drip": Fault(drip=0.0, drip_bytes=7),
     "reset": Fault(reset=True),
     "duplicated-page": Fault(disorder=Disorder.DOUBLED),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
 from sync.emulators.bace import DataSession, Dataset, Request, identifier
+from sync.emulators.faults import Fault
 from sync.errors import (
     AnswerTooLarge,
     ConnectionEnded,
@@ -19,10 +21,8 @@ from sync.errors import (
     SyncError,
 )
 from sync.model import Task
-from sync.sources.bace.source import BaceSource
-from sync.transport import HostGates
 from tests.faults.kit import ANSWERS
-from tests.integration.bace.conftest import IMPATIENT, NOW
+from tests.integration.bace.conftest import NOW
 
 DAY: Final = 86_400.0
 STARTS: Final = (NOW - DAY, NOW - 40 * DAY, NOW - 80 * DAY)
@@ -125,14 +125,23 @@ def data_session(start: float) -> DataSession:
 
 @pytest.fixture
 async def bace(open_bace: Any) -> Any:
-    """Two data sessions, in pages of 100 samples, read by somebody impatient."""
+    """Two data sessions, in pages of 100 samples."""
     pipeline = await open_bace([data_session(NOW - DAY), data_session(NOW - 10 * DAY)])
     pipeline.change(data_pages_to=100)
-    limits = replace(IMPATIENT, read_timeout_s=0.3)
-    pipeline.make_source = lambda settings, warehouse, clock: BaceSource(
-        settings, warehouse, HostGates(), limits, clock=clock
-    )
     return pipeline
+
+
+@contextmanager
+def answering(pipeline: Any, name: str) -> Iterator[Fault]:
+    """The fault of the kit; while it lasts, nobody waits long for an answer that does not come at all."""
+    fault, limits = ANSWERS[name], pipeline.limits
+    if fault.stall:
+        pipeline.limits = replace(limits, read_timeout_s=1)
+    try:
+        yield fault
+    finally:
+        pipeline.cloud.faults.clear()
+        pipeline.limits = limits
 
 
 async def test_every_fault_is_expected_to_do_something():
@@ -143,13 +152,13 @@ async def test_every_fault_is_expected_to_do_something():
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_beddit_answers_nothing_else(beddit, name):
     """A run ends as it should, claims nothing that it did not store, and the next one reads everything."""
-    beddit.cloud.faults.add(ANSWERS[name], times=1000, host="api")
-    (outcome,) = await beddit.run(Task("once"))
+    with answering(beddit, name) as fault:
+        beddit.cloud.faults.add(fault, times=1000, host="api")
+        (outcome,) = await beddit.run(Task("once"))
     assert type(outcome.error) is (BEDDIT[name] or type(None)), outcome.error
     if outcome.error:
         assert await beddit.value("SELECT count(*) FROM beddit.sessions") == 0
         assert await beddit.fetch(CLAIMED, STARTS) == []
-    beddit.cloud.faults.clear()
     await beddit.once()
     await beddit.assert_truth()
 
@@ -160,9 +169,9 @@ async def test_beddit_answers_so_once(beddit, night, name):
     await beddit.once()
     beddit.cloud.put(1001, night(NOW - 3600, level=70.0))
     beddit.clock.now += 60
-    beddit.cloud.fail_next(ANSWERS[name])
-    await beddit.run(Task("once"))
-    beddit.cloud.faults.clear()
+    with answering(beddit, name) as fault:
+        beddit.cloud.fail_next(fault)
+        await beddit.run(Task("once"))
     beddit.clock.now += DAY + 60  # a cursor that a wrong clock moved is set right by the daily look back
     await beddit.once()
     await beddit.assert_truth()
@@ -171,11 +180,11 @@ async def test_beddit_answers_so_once(beddit, night, name):
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_a_blob_host_answers_nothing_else(beddit, name):
     """Nights are stored all the same; the raw signal says how it is, and arrives when the host is well."""
-    beddit.cloud.faults.add(ANSWERS[name], times=1000, host="blob")
-    await beddit.once()
+    with answering(beddit, name) as fault:
+        beddit.cloud.faults.add(fault, times=1000, host="blob")
+        await beddit.once()
     assert await beddit.value("SELECT count(*) FROM beddit.sessions") == 3
     assert await beddit.value("SELECT status FROM beddit.sampled_tracks") == BLOBS[name]
-    beddit.cloud.faults.clear()
     beddit.clock.now += DAY
     await beddit.once()
     await beddit.assert_truth()
@@ -184,13 +193,13 @@ async def test_a_blob_host_answers_nothing_else(beddit, name):
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_bace_answers_nothing_else(bace, name):
     """A run ends as it should, claims nothing that it did not store, and the next one reads everything."""
-    bace.cloud.faults.add(ANSWERS[name], times=1000, host="api", path="/api/v2")
-    (outcome,) = await bace.run()
+    with answering(bace, name) as fault:
+        bace.cloud.faults.add(fault, times=1000, host="api", path="/api/v2")
+        (outcome,) = await bace.run()
     assert type(outcome.error) is (BACE[name] or type(None)), outcome.error
     if outcome.error:
         assert await bace.value("SELECT count(*) FROM bace.data_sessions") == 0
         assert await bace.fetch("SELECT 1 FROM sync.streams WHERE last_success_at IS NOT NULL") == []
-    bace.cloud.faults.clear()
     bace.clock.now += DAY + 60  # what was found not to add up is compared again after a day
     await bace.once()
     await bace.assert_exact()
@@ -200,15 +209,15 @@ async def test_bace_answers_nothing_else(bace, name):
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_bace_answers_so_once(bace, name):
     """One such answer to a question for data costs a request or a run, and never a sample."""
+    with answering(bace, name) as fault:
 
-    async def spoil(request: Request) -> None:
-        if "downsampled" in request.path:
-            bace.cloud.on_request = None
-            bace.cloud.fail_next(ANSWERS[name])
+        async def spoil(request: Request) -> None:
+            if "downsampled" in request.path:
+                bace.cloud.on_request = None
+                bace.cloud.fail_next(fault)
 
-    bace.cloud.on_request = spoil
-    await bace.run()
-    bace.cloud.faults.clear()
+        bace.cloud.on_request = spoil
+        await bace.run()
     bace.clock.now += DAY + 60
     await bace.once()
     await bace.assert_exact()

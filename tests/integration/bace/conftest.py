@@ -18,7 +18,6 @@ from sync.emulators.bace import BaceCloud, DataSession, Dataset, identifier
 from sync.engine.runner import Engine
 from sync.model import RunOutcome, Task
 from sync.observe.display import Counts
-from sync.ports import Source
 from sync.sources.bace.settings import Account, BaceSettings
 from sync.sources.bace.source import BaceSource
 from sync.sources.bace.spans import Span
@@ -31,9 +30,9 @@ from sync.transport import HostGates, Limits
 
 NOW = 1_700_000_000.0
 
-IMPATIENT = Limits(
-    connect_timeout_s=2,
-    read_timeout_s=2,
+QUICK = Limits(
+    connect_timeout_s=20,
+    read_timeout_s=20,
     attempts=2,
     backoff_initial_s=0,
     backoff_max_s=0,
@@ -77,13 +76,6 @@ class ManualClock:
         return self.now
 
 
-def whole_source(
-    settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
-) -> BaceSource:
-    """The real source, impatient."""
-    return BaceSource(settings, warehouse, HostGates(), IMPATIENT, clock=clock)
-
-
 @dataclass(slots=True)
 class Pipeline:
     """A cloud, a warehouse, and the real thing between them.
@@ -94,7 +86,8 @@ class Pipeline:
         pool: Its connections.
         settings: The source's settings.
         clock: The vendor's time, and ours.
-        make_source: Makes the source of a run from settings, warehouse and clock.
+        source: What is run.
+        limits: How it asks.
         sink: Makes the sink of a run.
         redact: Takes secrets out of what is kept.
     """
@@ -104,13 +97,14 @@ class Pipeline:
     pool: Any
     settings: BaceSettings
     clock: ManualClock
-    make_source: Callable[..., Source] = whole_source
+    source: type[BaceSource] = BaceSource
+    limits: Limits = QUICK
     sink: Callable[[Any], Any] = PostgresSink
     redact: Callable[[str], str] = str
 
     async def run(self, task: Task = ONCE, *, accounts: Sequence[str] | None = None) -> list[RunOutcome]:
         """One task, as a process of its own would do it: with new connections and an empty memory."""
-        source = self.make_source(self.settings, self.warehouse, self.clock)
+        source = self.source(self.settings, self.warehouse, HostGates(), self.limits, clock=self.clock)
         engine = Engine(self.sink(self.pool), PostgresLedger(self.pool), Counts(), self.redact)
         try:
             return await engine.run(source, task, accounts or source.accounts)

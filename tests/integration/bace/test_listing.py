@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,9 @@ import pytest
 from sync.emulators.bace import Behaviour, Fault, Fleet, Sorting, resources
 from sync.model import Batch, Tally, Task
 from sync.ports import Unit
-from sync.sources.bace.settings import BaceSettings
 from sync.sources.bace.source import BaceSource
-from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
-from sync.transport import HostGates
-from tests.integration.bace.conftest import IMPATIENT, Pipeline
+from tests.integration.bace.conftest import Pipeline
 
 NOW = 1_700_000_000
 DAY = 86_400
@@ -32,20 +29,13 @@ class ListingSource(BaceSource):
             yield units
 
 
-def listing_source(
-    settings: BaceSettings, warehouse: PostgresWarehouse, clock: Callable[[], float]
-) -> ListingSource:
-    """Such a source, made for a test."""
-    return ListingSource(settings, warehouse, HostGates(), IMPATIENT, clock=clock)
-
-
 @pytest.fixture
 def open_pipeline(open_pipeline):
     """Make pipelines that list sessions and do not read their data."""
 
     async def opened(*args: Any, **options: Any) -> Pipeline:
         pipeline = await open_pipeline(*args, **options)
-        pipeline.make_source = listing_source
+        pipeline.source = ListingSource
         return pipeline
 
     return opened

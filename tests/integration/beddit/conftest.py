@@ -24,9 +24,9 @@ from sync.storage.progress import PostgresWarehouse
 from sync.storage.sink import PostgresSink
 from sync.transport import HostGates, Limits
 
-IMPATIENT = Limits(
-    connect_timeout_s=2,
-    read_timeout_s=0.5,
+QUICK = Limits(
+    connect_timeout_s=20,
+    read_timeout_s=20,
     attempts=2,
     backoff_initial_s=0,
     backoff_max_s=0,
@@ -87,7 +87,7 @@ class Pipeline:
     warehouse: PostgresWarehouse
     pool: Any
     settings: BedditSettings
-    limits: Limits = IMPATIENT
+    limits: Limits = QUICK
     redact: Callable[[str], str] = str
     clock: Callable[[], float] | None = None
     sink: Callable[[Any], Any] = PostgresSink

@@ -28,6 +28,7 @@ HANG_S = 60
 LEASE = timedelta(minutes=10)
 CYCLE = datetime(2024, 1, 1, tzinfo=UTC)
 ALICE = StreamKey("beddit", "alice", "sessions")
+ALIVE = "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY ($1::int[])"
 OUTCOME = RunOutcome("beddit", "alice", Tally(), Traffic(7, 700))
 
 Found = TypeVar("Found")
@@ -110,7 +111,7 @@ async def connections(other: asyncpg.Connection, name: str) -> set[int]:
 async def ended(other: asyncpg.Connection, pids: set[int]) -> None:
     """Wait for back-ends that were told to end: a heartbeat does not, and it may take them a moment."""
     async with asyncio.timeout(HANG_S):
-        while await other.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids):
+        while await other.fetchval(ALIVE, pids):  # noqa: ASYNC110 - only the server knows
             await asyncio.sleep(0.01)
 
 
