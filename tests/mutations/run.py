@@ -696,6 +696,14 @@ MUTATIONS = (
         "fault = self._fault_in_chunks()",
         f"{BEDDIT}/test_verify.py::test_a_signal_that_grew_is_found_by_its_length",
     ),
+    Mutation(
+        0,
+        "verify takes a night that nobody could be asked about for looked at",
+        "sync/sources/beddit/verification.py",
+        "                unknown.append(moment)",
+        "                continue",
+        f"{BEDDIT}/test_verify.py::test_a_night_that_nobody_could_be_asked_about_is_no_equality",
+    ),
 )
 
 

@@ -243,9 +243,10 @@ class ComparedWindow:
                 if batch.records and (compared := await self._compared(batch)):
                     yield compared
                 for part in batch.progress.covered if batch.progress else ():
-                    if vanished := await self._vanished(part):
-                        yield vanished
-                    self.covered.append(part)
+                    gone, unknown = await self._gone(part)
+                    if gone:
+                        yield self._vanished(gone)
+                    self.covered += gaps(part, unknown)
                 if batch.learned:
                     yield Batch(self.stream, learned=batch.learned)
 
@@ -291,21 +292,29 @@ class ComparedWindow:
         is_news = row["updated"] is not None and row["updated"] > self.cursor.updated_after
         return window.start <= row["started_at"] < window.end and not is_news
 
-    async def _vanished(self, part: Interval) -> Batch | None:
-        """Stored sessions that were in no answer: asked for once more, then marked; None: there are none.
+    async def _gone(self, part: Interval) -> tuple[Sequence[Mapping[str, Any]], Sequence[Interval]]:
+        """Stored sessions that were in no answer, and are in none when they are asked for once more.
 
-        One that is marked already is told again until a repair takes note of it.
+        One that is marked already is told again until a repair takes note of it. Beside them: where the
+        vendor had no whole answer about such a session, of which nothing is known then.
         """
         context = self.window.context
         user, seen = context.user_id, list(self._seen)
         rows = await self.warehouse.fetch(STORED_SESSIONS, user, part.start, part.end, seen, context.account)
-        gone = [
-            row
-            for row in rows
-            if row["is_marked"] or await self._is_gone(row["session_id"], row["started_at"])
-        ]
-        if not gone:
-            return None
+        gone: list[Mapping[str, Any]] = []
+        unknown: list[Interval] = []
+        for row in rows:
+            moment = Interval(row["started_at"], row["started_at"] + timedelta(microseconds=1))
+            try:
+                if row["is_marked"] or await self._is_gone(row["session_id"], moment):
+                    gone.append(row)
+            except ASK_FOR_LESS:
+                unknown.append(moment)
+        return gone, unknown
+
+    def _vanished(self, gone: Sequence[Mapping[str, Any]]) -> Batch:
+        """Sessions that are gone at the source are told, and marked."""
+        user = self.window.context.user_id
         differences = tuple(
             Difference(
                 f"{user}/{row['session_id']}",
@@ -322,17 +331,13 @@ class ComparedWindow:
             mended=tuple(one.item_key for one in differences) if self.repair else (),
         )
 
-    async def _is_gone(self, session_id: int, began: datetime) -> bool:
+    async def _is_gone(self, session_id: int, began: Interval) -> bool:
         context = self.window.context
         reading = Reading(context)
-        moment = Interval(began, began + timedelta(microseconds=1))
-        question = context.client.started_in(moment, context.settings.longest_session)
-        try:
-            async with reading.of(question) as batches:
-                async for _ in batches:
-                    pass
-        except ASK_FOR_LESS:
-            return False
+        question = context.client.started_in(began, context.settings.longest_session)
+        async with reading.of(question) as batches:
+            async for _ in batches:
+                pass
         # A session that nobody can understand may be this one.
         return all(row.session_id not in {None, session_id} for row in reading.seen)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sync.emulators.beddit import Behaviour, BlobForm, Study
-from sync.emulators.faults import Fault
+from sync.emulators.faults import MALFORMED_JSON, Fault
 from sync.model import VERIFICATION, Extent, Pass, StreamKey, Task
 
 VERIFY, REPAIR = Task("verify"), Task("verify", repair=True)
@@ -171,12 +171,40 @@ async def test_what_has_vanished_is_told_until_a_repair_takes_note_of_it(open_pi
     assert (await extent(pipeline)).vanished == 1
 
 
-async def extent(pipeline: Any) -> Extent:
-    """What the last verification compared."""
+async def test_a_night_that_nobody_could_be_asked_about_is_no_equality(open_pipeline: Any) -> None:
+    """A missing night is neither vanished nor looked at where the question about it has no whole answer."""
+    pipeline = await open_pipeline(STUDY)
+    await pipeline.once()
+    gone = min(pipeline.cloud.truth(USER))
+    pipeline.cloud.remove(USER, gone)
+    alone = pipeline.settings.longest_session.total_seconds() + 2
+
+    async def spoil(request: Any) -> None:
+        start, end = (float(request.query.get(name, 0)) for name in ("start_timestamp", "end_timestamp"))
+        if start < gone < end < start + alone:
+            pipeline.cloud.on_request = None
+            pipeline.cloud.fail_next(MALFORMED_JSON)
+
+    pipeline.cloud.on_request = spoil
+    began = datetime.fromtimestamp(gone, UTC)
+    assert f"between {began:%Y-%m-%d %H:%M} and" in await verify_in_vain(pipeline)
+    assert await found(pipeline) == {}
+    (left_out,) = (await progress(pipeline)).left_out
+    assert [int(edge.timestamp()) for edge in (left_out.start, left_out.end)] == [gone, gone]
+    assert await verify(pipeline) == {f"{USER}/{gone}": "vanished"}
+
+
+async def progress(pipeline: Any) -> Pass:
+    """How far the last verification came."""
     stored = await pipeline.warehouse.stream(StreamKey("beddit", f"user{USER}", VERIFICATION))
     verification = Pass.load(stored.cursor)
     assert verification is not None
-    return verification.extent
+    return verification
+
+
+async def extent(pipeline: Any) -> Extent:
+    """What the last verification compared."""
+    return (await progress(pipeline)).extent
 
 
 # --- raw signals -----------------------------------------------------------------------------------
