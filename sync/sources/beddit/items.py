@@ -105,13 +105,13 @@ def _pairs(raw: Any, start: float) -> NDArray[np.float64] | None:
     text = bytes(raw)
     frame = text.translate(None, _IN_NUMBERS)
     count = len(frame) // len(b"[,],")
-    if frame != b"[%b]" % b",".join([b"[,]"] * count):
+    if not count or frame != b"[%b]" % (b"[,]," * count)[:-1]:
         return None
     try:
         numbers = _NUMBERS.decode(b"[%b]" % text.translate(None, b"[]"))
     except msgspec.DecodeError:
         return None
-    pairs = np.array(numbers, np.float64).reshape(-1, 2)
+    pairs = np.fromiter(numbers, np.float64, 2 * count).reshape(-1, 2)
     return pairs if np.isfinite(pairs).all() and _nameable(pairs[:, 0], start).all() else None
 
 
