@@ -26,6 +26,7 @@ from rich.console import Console
 
 from bench import report
 from bench.figures import bace, decode, end_to_end, memory, scaling, storage, write_path
+from bench.program import compile_program
 from bench.report import Line
 from bench.size import FULL, QUICK, Size
 from bench.warehouse import Bench, facts, server
@@ -46,6 +47,7 @@ async def main(names: Sequence[str], size: Size, json_path: Path, dsn: str | Non
     """Measure; whether no goal was missed."""
     if (this := asyncio.current_task()) is not None:  # the server and all processes end with it
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    compile_program()
     console = Console(width=132, highlight=False)
     results: dict[str, Sequence[Line]] = {}
     with tempfile.TemporaryDirectory(prefix="nightshift-bench-") as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+import sync
 from bench.clouds import Clouds, token_of
 from bench.nights import USER
 
@@ -29,6 +31,11 @@ class Spent:
     seconds: float
     cpu_s: float
     peak: int
+
+
+def compile_program() -> None:
+    """Compile the program, as it is where it was installed: from a checkout each start might do so anew."""
+    compileall.compile_dir(Path(sync.__file__).parent, quiet=1)
 
 
 async def nightshift(config: Path, *words: str) -> tuple[Spent, list[dict[str, Any]]]:
