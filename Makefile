@@ -24,6 +24,8 @@ $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@# Once, where the environment keeps Python from writing down what it compiles at each start.
+	@$(BIN)/python -m compileall -q sync
 	@touch $@
 
 demo: $(READY)  ## Emulated clouds, embedded PostgreSQL, the real pipeline; nothing to configure
