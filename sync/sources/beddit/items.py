@@ -95,7 +95,7 @@ def _slices(raw: Any) -> Iterator[Any]:
 
 
 def _pairs(raw: Any, start: float) -> NDArray[np.float64] | None:
-    """The items as two columns; None where they are not all pairs of finite numbers.
+    """The items as two columns; None where there are none, or they are not all pairs of finite numbers.
 
     Whether they are pairs is seen by what is left without their numbers. The numbers are then decoded as one
     list, for an object for each pair takes longer than all the rest.
