@@ -192,9 +192,8 @@ class Verification:
         why = self._trouble or "the vendor has no whole answer about them"
         more = f" (and in {len(parts) - 1} stretches more)" if len(parts) > 1 else ""
         return (
-            f"the nights that began between {parts[0].start:%Y-%m-%d %H:%M} and "
-            f"{parts[0].end:%Y-%m-%d %H:%M} UTC{more} could not all be verified: {why.rstrip('.')}. "
-            "All others were, and the next verification looks at everything again"
+            f"the nights that began {_when(parts[0])} UTC{more} could not all be verified: "
+            f"{why.rstrip('.')}. All others were, and the next verification looks at everything again"
         )
 
 
@@ -331,10 +330,10 @@ class ComparedWindow:
             mended=tuple(one.item_key for one in differences) if self.repair else (),
         )
 
-    async def _is_gone(self, session_id: int, began: Interval) -> bool:
+    async def _is_gone(self, session_id: int, moment: Interval) -> bool:
         context = self.window.context
         reading = Reading(context)
-        question = context.client.started_in(began, context.settings.longest_session)
+        question = context.client.started_in(moment, context.settings.longest_session)
         async with reading.of(question) as batches:
             async for _ in batches:
                 pass
@@ -488,6 +487,12 @@ def _length_in(status: int, headers: Mapping[str, str]) -> int | None:
     else:
         text = headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def _when(part: Interval) -> str:
+    """When the nights of a stretch began, to the minute; it may be as short as the moment of one."""
+    start, end = (f"{edge:%Y-%m-%d %H:%M}" for edge in (part.start, part.end))
+    return f"at {start}" if start == end else f"between {start} and {end}"
 
 
 def _within(read: Sequence[Interval], since: datetime | None, until: datetime | None) -> tuple[Interval, ...]:
